@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the REST endpoint of a home: `python -m glideflow.api`."""
+
+import logging
+import sys
+from types import FrameType
+
+import uvicorn
+
+from glideflow.api.app import create_app
+from glideflow.api.context import Context, make_context
+from glideflow.errors import GlideflowError
+from glideflow.instance.home import Home
+from glideflow.settings import load_settings
+from glideflow.store.engine import Database
+
+_STOP_SECONDS = 5
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, but pilots that wait for work are answered at once when it stops."""
+
+    def __init__(self, config: uvicorn.Config, context: Context) -> None:
+        super().__init__(config)
+        self._context = context
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop."""
+        self._context.desk.bell.close()
+        super().handle_exit(sig, frame)
+
+
+def main() -> int:
+    """Serve until SIGTERM; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = load_settings()
+        home = Home(settings)
+        instance = home.known_instance()
+        context = make_context(settings, home, instance, Database(instance.database_url))
+    except GlideflowError as error:
+        logging.getLogger(__name__).critical("the endpoint cannot start: %s", error)
+        return 1
+    config = uvicorn.Config(
+        create_app(context),
+        host=settings.host,
+        port=instance.rest_port,
+        ssl_certfile=str(home.server_cert),
+        ssl_keyfile=str(home.server_key),
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+    )
+    Server(config, context).run()
+    context.database.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

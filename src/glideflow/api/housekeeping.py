@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the endpoint does by itself: ring the bell, wake delayed jobs, watch over pilots, plan what was left."""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from glideflow.api.context import Context
+from glideflow.errors import ServiceError
+from glideflow.services.planning import plan_all
+from glideflow.services.watchdog import Watch, wake_delayed
+from glideflow.store.engine import Channel
+
+logger = logging.getLogger(__name__)
+
+_WAKE_SECONDS = 0.5
+_SWEEP_SECONDS = 5.0
+
+
+class Housekeeping:
+    """Three threads that end with the endpoint.
+
+    Args:
+        context: The endpoint's parts.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._stop = threading.Event()
+        self._watch = Watch(
+            context.database, started_at=context.started_at, lost_seconds=context.settings.pilot_lost_seconds
+        )
+        self._threads = [
+            threading.Thread(target=self._listen, name="listener", daemon=True),
+            threading.Thread(target=self._repeat, args=(_WAKE_SECONDS, self._wake), name="waker", daemon=True),
+            threading.Thread(target=self._repeat, args=(_SWEEP_SECONDS, self._sweep), name="watchdog", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop the threads; returns within about a second."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _listen(self) -> None:
+        for channel in self._context.database.listen([Channel.JOBS, Channel.COMMANDS], self._stop):
+            if channel is not None:
+                self._context.desk.bell.ring()
+
+    def _repeat(self, seconds: float, work: Callable[[], object]) -> None:
+        while not self._stop.wait(seconds):
+            try:
+                work()
+            except ServiceError as error:
+                logger.warning("housekeeping: %s", error)
+            except Exception:
+                # A mistake here must not end the watch over everything else.
+                logger.exception("housekeeping failed; it goes on")
+
+    def _wake(self) -> None:
+        wake_delayed(self._context.database)
+
+    def _sweep(self) -> None:
+        context = self._context
+        lost = self._watch.look(datetime.now(UTC))
+        for pilot_id in lost:
+            logger.warning("pilot %s was silent for too long; its jobs run elsewhere", pilot_id)
+        plan_all(context.database, context.settings.max_jobs_per_task)

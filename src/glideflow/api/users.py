@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routes for users: tasks, jobs, datasets, pilots, sites and events."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Query, Response
+from pydantic import BaseModel
+
+from glideflow import __version__
+from glideflow.api.authentication import ContextOf, User
+from glideflow.api.context import Context
+from glideflow.domain.identifiers import TaskId
+from glideflow.domain.reasons import ReasonCode
+from glideflow.domain.states import FINAL_ATTEMPTS
+from glideflow.domain.task import Submission
+from glideflow.services import completion, control, planning, views
+from glideflow.services.attempt_logs import read_log
+from glideflow.services.explain import explain
+from glideflow.services.submit import preview, submit
+
+router = APIRouter()
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+_LONGEST_LOG_PART = 4_000_000
+
+
+class Wish(BaseModel):
+    """The optional body of a user's command."""
+
+    reason: str | None = None
+
+
+def _linked(context: Context, view: views.View) -> views.View:
+    """Add where Prefect's pages show a task."""
+    run = view["flow_run_id"]
+    url = f"{context.instance.prefect_ui_url.rstrip('/')}/runs/flow-run/{run}" if run else None
+    return {**view, "flow_run_url": url}
+
+
+def _task(context: Context, task_id: TaskId) -> views.View:
+    return _linked(context, views.task(context.database, task_id))
+
+
+@router.get("/health", tags=["instance"])
+def health(context: ContextOf) -> dict[str, Any]:
+    """Tell whether the endpoint and its database work."""
+    with context.database.transaction() as connection:
+        connection.execute("SELECT 1")
+    return {"status": "ok", "version": __version__, "instance": context.settings.instance}
+
+
+@router.get("/v1/whoami", tags=["instance"])
+def whoami(user: User) -> dict[str, str]:
+    """Tell who the endpoint takes you for."""
+    return {"subject": user.subject, "vo": user.vo, "method": user.method}
+
+
+@router.post("/v1/tasks", tags=["tasks"], status_code=201)
+def submit_task(
+    context: ContextOf,
+    user: User,
+    submission: Submission,
+    background: BackgroundTasks,
+    response: Response,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Accept a task, or with `dry_run` only say what would come out."""
+    if dry_run:
+        response.status_code = 200
+        return vars(preview(context.place, submission))
+    task_id = submit(context.place, submission, user)
+    # Planned at once and not by the flow: idle pilots start within a fraction of a second, and without Prefect too.
+    background.add_task(planning.plan, context.database, task_id, context.settings.max_jobs_per_task)
+    return _task(context, task_id)
+
+
+@router.get("/v1/tasks", tags=["tasks"])
+def list_tasks(
+    context: ContextOf, user: User, state: str | None = None, cursor: int | None = None, limit: Limit = 100
+) -> dict[str, Any]:
+    """List tasks, the newest first."""
+    page = views.task_page(context.database, state=state, cursor=cursor, limit=limit)
+    return {**page, "items": [_linked(context, item) for item in page["items"]]}
+
+
+@router.get("/v1/tasks/{task}", tags=["tasks"])
+def get_task(context: ContextOf, user: User, task: str) -> dict[str, Any]:
+    """Return a task, by number or name."""
+    return _task(context, views.task_id_of(context.database, task))
+
+
+@router.get("/v1/tasks/{task}/jobs", tags=["tasks"])
+def list_jobs(
+    context: ContextOf,
+    user: User,
+    task: str,
+    state: str | None = None,
+    stage: str | None = None,
+    cursor: int = 0,
+    limit: Limit = 100,
+) -> dict[str, Any]:
+    """List a task's jobs."""
+    task_id = views.task_id_of(context.database, task)
+    return views.job_page(context.database, task_id, state=state, stage=stage, cursor=cursor, limit=limit)
+
+
+@router.get("/v1/tasks/{task}/progress", tags=["tasks"])
+def get_progress(context: ContextOf, user: User, task: str, first: int = 0, last: int | None = None) -> dict[str, Any]:
+    """Return how far a task is."""
+    view = views.progress(context.database, views.task_id_of(context.database, task), first=first, last=last)
+    return {**view, "task": _linked(context, view["task"])}
+
+
+@router.get("/v1/tasks/{task}/outputs", tags=["tasks"])
+def list_outputs(context: ContextOf, user: User, task: str) -> dict[str, Any]:
+    """List the files that a task made."""
+    return views.outputs(context.database, views.task_id_of(context.database, task))
+
+
+@router.post("/v1/tasks/{task}/kill", tags=["tasks"])
+def kill_task(context: ContextOf, user: User, task: str, wish: Wish | None = None) -> dict[str, Any]:
+    """Cancel a task; one that has ended stays as it is."""
+    task_id = views.task_id_of(context.database, task)
+    control.kill_task(context.database, task_id, _because(ReasonCode.KILLED, user.subject, wish))
+    return _task(context, task_id)
+
+
+@router.post("/v1/tasks/{task}/retry", tags=["tasks"])
+def retry_task(
+    context: ContextOf, user: User, task: str, background: BackgroundTasks, wish: Wish | None = None
+) -> dict[str, Any]:
+    """Run the failed and cancelled jobs of a task again."""
+    task_id = views.task_id_of(context.database, task)
+    control.retry_task(context.database, task_id, _because(ReasonCode.RETRY_REQUESTED, user.subject, wish))
+    background.add_task(planning.plan, context.database, task_id, context.settings.max_jobs_per_task)
+    return _task(context, task_id)
+
+
+def _because(code: ReasonCode, user: str, wish: Wish | None) -> Any:
+    return control.user_reason(code, user, wish.reason if wish else None)
+
+
+@router.post("/v1/tasks/{task}/plan", tags=["flows"])
+def plan_task(context: ContextOf, user: User, task: str) -> dict[str, Any]:
+    """Split a task into jobs, if that was not done."""
+    task_id = views.task_id_of(context.database, task)
+    total = planning.plan(context.database, task_id, context.settings.max_jobs_per_task)
+    return {"jobs_total": total, "batches": [vars(batch) for batch in planning.batches(total)]}
+
+
+@router.post("/v1/tasks/{task}/merge", tags=["flows"])
+def merge_task(context: ContextOf, user: User, task: str) -> dict[str, Any]:
+    """Start the merge of a task, if it has one and that was not done."""
+    return {"job_id": completion.merge(context.database, views.task_id_of(context.database, task))}
+
+
+@router.post("/v1/tasks/{task}/finish", tags=["flows"])
+def finish_task(context: ContextOf, user: User, task: str) -> dict[str, Any]:
+    """Decide how a task ended, if that was not done."""
+    task_id = views.task_id_of(context.database, task)
+    completion.finish(context.database, task_id)
+    return _task(context, task_id)
+
+
+@router.get("/v1/jobs/{job}", tags=["jobs"])
+def get_job(context: ContextOf, user: User, job: str) -> dict[str, Any]:
+    """Return a job, by number or as `TASK.INDEX`."""
+    return views.job(context.database, views.job_id_of(context.database, job))
+
+
+@router.get("/v1/jobs/{job}/explain", tags=["jobs"])
+def explain_job(context: ContextOf, user: User, job: str) -> dict[str, Any]:
+    """Say what a job waits for, or why it ended."""
+    job_id = views.job_id_of(context.database, job)
+    return explain(context.database, context.sites, job_id, datetime.now(UTC))
+
+
+@router.get("/v1/jobs/{job}/log", tags=["jobs"])
+def get_log(context: ContextOf, user: User, job: str, attempt: int | None = None, offset: int = 0) -> Response:
+    """Return what an attempt printed, from an offset; a negative one counts from the end."""
+    found = views.attempt_of(context.database, views.job_id_of(context.database, job), attempt)
+    part = read_log(context.attempt_logs, found["id"], offset, _LONGEST_LOG_PART)
+    final = found["state"] in FINAL_ATTEMPTS and len(part) < _LONGEST_LOG_PART
+    headers = {"x-glideflow-log-final": str(final).lower(), "x-glideflow-attempt": str(found["number"])}
+    return Response(part, media_type="text/plain; charset=utf-8", headers=headers)
+
+
+@router.post("/v1/jobs/{job}/kill", tags=["jobs"])
+def kill_job(context: ContextOf, user: User, job: str, wish: Wish | None = None) -> dict[str, Any]:
+    """Cancel a job; one that has ended stays as it is."""
+    job_id = views.job_id_of(context.database, job)
+    control.kill_job(context.database, job_id, _because(ReasonCode.KILLED, user.subject, wish))
+    return views.job(context.database, job_id)
+
+
+@router.post("/v1/jobs/{job}/retry", tags=["jobs"])
+def retry_job(context: ContextOf, user: User, job: str, wish: Wish | None = None) -> dict[str, Any]:
+    """Run a failed or cancelled job again."""
+    job_id = views.job_id_of(context.database, job)
+    control.retry_job(context.database, job_id, _because(ReasonCode.RETRY_REQUESTED, user.subject, wish))
+    return views.job(context.database, job_id)
+
+
+@router.get("/v1/datasets", tags=["data"])
+def list_datasets(context: ContextOf, user: User) -> dict[str, Any]:
+    """List datasets."""
+    return views.dataset_page(context.database)
+
+
+@router.get("/v1/datasets/{name}", tags=["data"])
+def get_dataset(context: ContextOf, user: User, name: str) -> dict[str, Any]:
+    """Return the files of a dataset."""
+    return views.dataset(context.database, name)
+
+
+@router.get("/v1/pilots", tags=["resources"])
+def list_pilots(
+    context: ContextOf,
+    user: User,
+    site: str | None = None,
+    everything: Annotated[bool, Query(alias="all")] = False,
+    limit: Limit = 100,
+) -> dict[str, Any]:
+    """List pilots, the newest first."""
+    return views.pilot_page(context.database, site=site, everything=everything, limit=limit)
+
+
+@router.get("/v1/sites", tags=["resources"])
+def list_sites(context: ContextOf, user: User) -> dict[str, Any]:
+    """List sites with their pilots and the last decision about each."""
+    return views.site_page(context.database, context.sites.values())
+
+
+@router.get("/v1/events", tags=["instance"])
+def list_events(
+    context: ContextOf,
+    user: User,
+    task: int | None = None,
+    kind: str | None = None,
+    subject: str | None = None,
+    cursor: int = 0,
+    limit: Limit = 100,
+) -> dict[str, Any]:
+    """List moves of tasks, jobs, attempts and pilots, the oldest first."""
+    return views.event_page(context.database, task=task, kind=kind, subject=subject, cursor=cursor, limit=limit)

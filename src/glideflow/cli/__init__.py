@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `glideflow`: the list of its commands, and what its errors look like.
+
+Each command's module is imported when the command is used, so that help and completion stay quick.
+"""
+
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cyclopts import App, CycloptsError, Group
+from rich.console import Console
+from rich.text import Text
+
+from glideflow import __version__
+from glideflow.errors import GlideflowError, UserError
+
+FAILED = 1
+WRONG_USE = 2
+INTERRUPTED = 130
+
+HELP = """Run tasks of many jobs on HTCondor and the grid, and follow them in Prefect.
+
+A first task: write `hello.yaml` as `docs/tutorial.md` shows, then
+
+* glideflow up
+* glideflow submit hello.yaml --wait
+* glideflow outputs hello --to results
+
+Exit status: 0 all is well, 1 the task or a service failed, 2 wrong use.
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One entry of the list of commands."""
+
+    name: str
+    target: str
+    """Module below `glideflow.cli`, and the function or app in it."""
+    group: Group
+    summary: str
+    """What the list says; the command's own page is its docstring."""
+
+
+TASKS = Group("Tasks", sort_key=1)
+RESOURCES = Group("Resources and data", sort_key=2)
+INSTANCE = Group("Instance", sort_key=3)
+OTHER = Group("Other", sort_key=4)
+
+COMMANDS = (
+    Command("submit", "submit:submit", TASKS, "Submit a task."),
+    Command("wait", "submit:wait", TASKS, "Wait until a task has ended."),
+    Command("tasks", "listing:tasks", TASKS, "List tasks, the newest first."),
+    Command("jobs", "listing:jobs", TASKS, "List the jobs of a task."),
+    Command("explain", "explain:explain", TASKS, "Say what a job is waiting for, or why it ended."),
+    Command("log", "log:log", TASKS, "Print what a job has printed."),
+    Command("outputs", "outputs:outputs", TASKS, "List, or fetch, the files that a task has made."),
+    Command("kill", "control:kill", TASKS, "End a task or a job."),
+    Command("retry", "control:retry", TASKS, "Run the failed and cancelled jobs of a task, or one job, again."),
+    Command("pilots", "listing:pilots", RESOURCES, "List pilots, the newest first."),
+    Command("sites", "listing:sites", RESOURCES, "List sites, their pilots and the last decision about each."),
+    Command("datasets", "listing:datasets", RESOURCES, "List datasets, or the files of one."),
+    Command("up", "mounted:up", INSTANCE, "Start the instance of this home."),
+    Command("down", "mounted:down", INSTANCE, "Stop the instance of this home."),
+    Command("status", "mounted:status", INSTANCE, "Say what of the instance runs."),
+    Command("doctor", "mounted:doctor", INSTANCE, "Check each part of the instance and say what to do."),
+    Command("pool", "pool:pool_app", INSTANCE, "A private HTCondor pool on this machine."),
+    Command("database", "database:database_app", INSTANCE, "Dump and restore the database."),
+    Command("schema", "about:schema", OTHER, "Print the JSON schema of task files."),
+    Command("version", "about:version", OTHER, "Print the version."),
+)
+
+SERVICE_MODULE = "glideflow.cli.service"
+
+
+def build_app(*, summaries: bool = False) -> App:
+    """Return the command line.
+
+    Args:
+        summaries: For the list of all commands: take their summaries, and import none of them.
+    """
+    app = App(
+        name="glideflow",
+        help=HELP,
+        version=__version__,
+        # Reading Markdown takes a third of the time of the whole list.
+        help_format="plaintext" if summaries else "markdown",
+        result_action="return_value",
+        group_commands=OTHER,
+        suppress_keyboard_interrupt=False,
+    )
+    for command in COMMANDS:
+        if _is_installed(command):
+            summary = command.summary if summaries else None
+            app.command(f"{__name__}.{command.target}", name=command.name, group=command.group, help=summary)
+    return app
+
+
+def _is_installed(command: Command) -> bool:
+    module = f"{__name__}.{command.target.partition(':')[0]}"
+    return importlib.util.find_spec(SERVICE_MODULE if module == f"{__name__}.mounted" else module) is not None
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    raise SystemExit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after `glideflow`.
+
+    Returns:
+        Exit status: 0, 1 (the task or a service failed), 2 (wrong use), 130 (interrupted).
+    """
+    known = {command.name for command in COMMANDS}
+    app = build_app(summaries=not arguments or arguments[0] not in known)
+    try:
+        status = app(list(arguments) or ["--help"], exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _fail(_usage_sentence(error, arguments), WRONG_USE)
+    except GlideflowError as error:
+        return _fail(str(error), WRONG_USE if isinstance(error, UserError) else FAILED)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader, for example `head`, has enough; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last resort: a sentence instead of a traceback
+        kind = type(error).__name__
+        return _fail(f"an error of glideflow itself, {kind}: {error}; GLIDEFLOW_DEBUG=1 shows where", FAILED)
+    return status if isinstance(status, int) else 0
+
+
+def _usage_sentence(error: CycloptsError, arguments: Sequence[str]) -> str:
+    command = f" {arguments[0]}" if arguments and not arguments[0].startswith("-") and error.target else ""
+    return f"{' '.join(str(error).split())} See `glideflow{command} --help`."
+
+
+def _fail(text: str, status: int) -> int:
+    """Print an error, one line per problem, and return the exit status."""
+    if _debug():
+        traceback.print_exc()
+    console = Console(stderr=True, highlight=False)
+    for line in text.splitlines():
+        console.print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+    return status
+
+
+def _debug() -> bool:
+    from glideflow.settings import load_settings  # noqa: PLC0415 - slow to import, and only needed here
+
+    try:
+        return load_settings().debug
+    except GlideflowError:
+        return False

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`glideflow explain`."""
+
+from glideflow.cli.terminal import (
+    AsJson,
+    Columns,
+    connect,
+    job_name,
+    local_time,
+    out,
+    print_json,
+    print_table,
+    reason,
+    say,
+    state,
+)
+
+ATTEMPT_COLUMNS: Columns = {
+    "attempt": lambda row: row["number"],
+    "state": state,
+    "site": lambda row: row["site"],
+    "node": lambda row: row["node"],
+    "started": lambda row: local_time(row["started_at"]),
+    "ended": lambda row: local_time(row["ended_at"]),
+    "exit": lambda row: row["exit_code"],
+    "reason": reason,
+}
+
+
+def explain(job: str, /, *, json: AsJson = False) -> None:
+    """Say what a job is waiting for, or why it ended.
+
+    For example:
+
+    * glideflow explain zpeak-generate.3
+    * glideflow explain zpeak-analyse.merge
+    * glideflow explain 4711
+
+    Args:
+        job: The job's id, or TASK.INDEX, or TASK.merge, where TASK is the task's id or name.
+        json: Print JSON.
+    """
+    with connect() as client:
+        found = client.explain(job)
+    if json:
+        print_json(found)
+        return
+    console = out()
+    shown = found["job"]
+    say(f"job {shown['id']}, {job_name(shown)} of task {shown['task_id']}: {shown['state']}", console)
+    for sentence in found["sentences"]:
+        say(f"  {sentence}", console)
+    if found["attempts"]:
+        console.print()
+        print_table(found["attempts"], ATTEMPT_COLUMNS, empty="")

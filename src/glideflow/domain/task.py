@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user may write in a task: the model behind the task YAML and the published JSON schema."""
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
+
+RESERVED_FILE = "job.json"
+"""The pilot writes the job's description under this name into the working folder."""
+
+URL_SCHEMES = ("https", "http", "file")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+class SpecError(ValueError):
+    """A part of a task that does not fit another one; `key` is the path of the part to change."""
+
+    def __init__(self, key: tuple[str, ...], text: str) -> None:
+        self.key = key
+        super().__init__(text)
+
+
+def _check_file_name(value: str) -> str:
+    """Refuse what would leave the job's working folder, or could not be typed."""
+    if _CONTROL.search(value):
+        raise ValueError("must not contain control characters")
+    if value.startswith("/"):
+        raise ValueError("must be relative to the job's working folder, not an absolute path")
+    if ".." in PurePosixPath(value).parts:
+        raise ValueError("must stay inside the job's working folder: `..` is not allowed")
+    if value.endswith("/") or str(PurePosixPath(value)) in {".", RESERVED_FILE}:
+        raise ValueError(f"must be the name of a file, and not `{RESERVED_FILE}`, which glideflow writes")
+    return value
+
+
+def is_url(location: str) -> bool:
+    """Return whether an input is a URL, rather than a local path or pattern."""
+    return "://" in location
+
+
+def _check_location(value: str) -> str:
+    """Refuse URLs that a node cannot read, and passwords in URLs, which would be stored and logged."""
+    if not is_url(value):
+        return value
+    scheme, _, rest = value.partition("://")
+    if scheme.lower() not in URL_SCHEMES:
+        raise ValueError(f"must begin with {', '.join(f'`{name}://`' for name in URL_SCHEMES)}, or be a local path")
+    if "@" in rest.partition("/")[0]:
+        raise ValueError("must not hold a user name or password in the URL")
+    return value
+
+
+def _check_variables(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if not _VARIABLE.match(name):
+            raise ValueError(f"`{name}` is no name of a variable: letters, digits and `_`, not starting with a digit")
+        if name.startswith("GLIDEFLOW_"):
+            raise ValueError(f"`{name}`: names that start with GLIDEFLOW_ are glideflow's own")
+        if "\x00" in text:
+            raise ValueError(f"`{name}` must not contain a zero byte")
+    return value
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+RelativeFile = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_check_file_name)]
+Location = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_check_location)]
+LocalPath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Environment = Annotated[dict[str, str], AfterValidator(_check_variables)]
+
+
+class Model(BaseModel):
+    """Base of the task's parts: no unknown keys, no silent conversions, nothing changes after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class InputFile(Model):
+    """An input that needs more than its path or URL."""
+
+    path: LocalPath | None = None
+    """A local file, relative to the task file; it is uploaded when the task is submitted."""
+    url: Location | None = None
+    """An `https://`, `http://` or `file://` URL that the node can read."""
+    events: int | None = Field(default=None, ge=1)
+    """Number of events in the file, where it cannot be counted."""
+    size_bytes: int | None = Field(default=None, ge=0)
+    """Size of the file behind a URL."""
+    sha256: Sha256 | None = None
+    """Checksum of the file behind a URL, checked by the pilot."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("give either `path` or `url`")
+        if self.url is not None and not is_url(self.url):
+            raise SpecError(("url",), "must be a URL; write a local file as `path`")
+        if self.path is not None and is_url(self.path):
+            raise SpecError(("path",), "must be a local path; write a URL as `url`")
+        return self
+
+
+def _kind_of_entry(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "text"
+    return "mapping" if isinstance(value, (Mapping, InputFile)) else None
+
+
+# Tagged, so that a wrong entry gives the problems of the kind that was meant, and not of both.
+InputEntry = Annotated[
+    Annotated[Location, Tag("text")] | Annotated[InputFile, Tag("mapping")],
+    Discriminator(
+        _kind_of_entry,
+        custom_error_type="input_entry",
+        custom_error_message="must be a path, a pattern or a URL, or a mapping with `path` or `url`",
+    ),
+]
+
+
+class Inputs(Model):
+    """What the jobs work on: exactly one of `files`, `dataset`, `jobs`."""
+
+    files: list[InputEntry] | None = Field(default=None, min_length=1)
+    """Local paths, patterns such as `data/*.csv`, URLs, or mappings with `path` or `url`."""
+    dataset: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}(@[0-9]+)?$")
+    """A dataset that glideflow knows; `name@12` takes only what task 12 wrote into it."""
+    jobs: int | None = Field(default=None, ge=1)
+    """No input files, just this number of jobs, numbered from 0."""
+    events: Literal["lines"] | None = None
+    """How events are counted in local files and datasets: `lines`, one event per line of text."""
+    header_lines: int = Field(default=0, ge=0, le=1000)
+    """Lines at the start of each file that are no events."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("files", "dataset", "jobs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of `files`, `dataset`, `jobs` (given: {', '.join(given) or 'none'})")
+        return self
+
+
+class Split(Model):
+    """How inputs become jobs: at most one of the keys; without any, one file per job."""
+
+    files_per_job: int | None = Field(default=None, ge=1)
+    """So many files in each job."""
+    bytes_per_job: int | None = Field(default=None, ge=1)
+    """As many whole files as stay below this number of bytes; a larger file makes a job of its own."""
+    events_per_job: int | None = Field(default=None, ge=1)
+    """So many events in each job; a job may take parts of files and span several."""
+    jobs: int | None = Field(default=None, ge=1)
+    """So many jobs, with the files spread evenly over them."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give at most one of {', '.join(type(self).model_fields)} (given: {', '.join(given)})")
+        return self
+
+
+class Output(Model):
+    """A file that each job writes into its working folder."""
+
+    file: RelativeFile
+    """Its name, relative to the working folder; may hold placeholders such as `{index}`."""
+    dataset: Name | None = None
+    """The dataset that takes it; without it `<task name>.<output name>`."""
+    events: Literal["lines"] | None = None
+    """How events are counted in it: `lines`, one event per line of text."""
+    header_lines: int = Field(default=0, ge=0, le=1000)
+    """Lines at its start that are no events."""
+
+
+class Resources(Model):
+    """What one job needs."""
+
+    cores: int = Field(default=1, ge=1, le=1024)
+    """Processor cores."""
+    memory_mb: int = Field(default=1000, ge=1)
+    """Memory, MB (10^6 bytes)."""
+    disk_mb: int = Field(default=1000, ge=1)
+    """Disk for its inputs, outputs and scratch files, MB (10^6 bytes)."""
+    wall_seconds: int = Field(default=3600, ge=1)
+    """Longest run time of the command, seconds; it is ended after that."""
+
+
+class Merge(Model):
+    """A last job that reads the outputs of all others."""
+
+    command: str = Field(min_length=1)
+    """Shell command; `{inputs}` holds the files to merge."""
+    input: Key | None = None
+    """Which output of the jobs it reads; not needed where there is one."""
+    sandbox: list[LocalPath] = Field(default_factory=list)
+    """Files that travel with it, besides those of the task."""
+    outputs: dict[Key, Output] = Field(default_factory=dict)
+    """What it writes."""
+    resources: Resources = Field(default_factory=Resources)
+    """What it needs."""
+
+
+class TaskSpec(Model):
+    """A task: one command over inputs, split into jobs."""
+
+    schema_version: Literal[1]
+    """Version of this format."""
+    name: Name
+    """Name of the task, for people; letters, digits and `.`, `_`, `-`."""
+    command: str = Field(min_length=1)
+    """Shell command of each job; placeholders in braces are replaced, `{{` and `}}` are plain braces."""
+    sandbox: list[LocalPath] = Field(default_factory=list)
+    """Files that travel with the task, relative to the task file; patterns allowed."""
+    inputs: Inputs = Field(default_factory=lambda: Inputs(jobs=1))
+    """What the jobs work on; without it, one job."""
+    split: Split = Field(default_factory=Split)
+    """How inputs become jobs."""
+    outputs: dict[Key, Output] = Field(default_factory=dict)
+    """Files that each job writes, by a name of your choice."""
+    merge: Merge | None = None
+    """A last job over all outputs."""
+    resources: Resources = Field(default_factory=Resources)
+    """What each job needs."""
+    environment: Environment = Field(default_factory=dict)
+    """Environment variables of the command."""
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    """Jobs of a higher priority are taken first."""
+    retries: int = Field(default=2, ge=0, le=100)
+    """How often a failed job is run again; lost pilots do not count."""
+    site: Name | None = None
+    """Only this site may run it."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        _check_split(self.inputs, self.split)
+        _check_outputs(("outputs",), self.outputs)
+        if self.merge is not None:
+            _check_outputs(("merge", "outputs"), self.merge.outputs)
+            _check_merge(self, self.merge)
+        return self
+
+    def dataset_of(self, output: str, *, merged: bool = False) -> str:
+        """Return the dataset that takes an output.
+
+        Args:
+            output: Its key under `outputs`, or under `merge.outputs`.
+            merged: Whether it is one of the merge job.
+        """
+        outputs = self.merge.outputs if merged and self.merge is not None else self.outputs
+        return outputs[output].dataset or f"{self.name}.{output}"
+
+
+def _check_split(inputs: Inputs, split: Split) -> None:
+    given = [name for name in Split.model_fields if getattr(split, name) is not None]
+    if given and inputs.jobs is not None:
+        raise SpecError(
+            ("split", given[0]),
+            "divides input files, but the task has none: `inputs.jobs` (1 without any inputs) is the number of jobs",
+        )
+
+
+def _check_outputs(place: tuple[str, ...], outputs: Mapping[str, Output]) -> None:
+    """Refuse two outputs with one file."""
+    seen: dict[str, str] = {}
+    for key, output in outputs.items():
+        file = str(PurePosixPath(output.file))
+        if file in seen:
+            raise SpecError((*place, key, "file"), f"`{output.file}` is the file of output `{seen[file]}` already")
+        seen[file] = key
+
+
+def _check_merge(spec: TaskSpec, merge: Merge) -> None:
+    """Refuse a merge step that does not know its input, or whose results would mix with it."""
+    known = ", ".join(f"`{name}`" for name in spec.outputs)
+    if not spec.outputs:
+        raise SpecError(("merge",), "there is nothing to merge: the task has no `outputs`")
+    if merge.input is None and len(spec.outputs) > 1:
+        raise SpecError(("merge",), f"`input` is missing: say which of the outputs it reads: {known}")
+    if merge.input is not None and merge.input not in spec.outputs:
+        raise SpecError(("merge", "input"), f"the task has no output `{merge.input}`; it has {known}")
+    taken = {spec.dataset_of(name): name for name in spec.outputs}
+    for name in merge.outputs:
+        dataset = spec.dataset_of(name, merged=True)
+        if dataset in taken:
+            raise SpecError(
+                ("merge", "outputs", name),
+                f"would go into dataset `{dataset}` together with output `{taken[dataset]}` of the jobs; "
+                "rename it or give it another `dataset`",
+            )
+
+
+class SandboxFile(Model):
+    """A file of the task as the server knows it."""
+
+    name: RelativeFile
+    """Its name in the job's working folder."""
+    sha256: Sha256
+    """Content address."""
+    size_bytes: int = Field(ge=0)
+    """Size."""
+    executable: bool = False
+    """Whether the command may execute it."""
+
+
+class ResolvedInput(Model):
+    """One input file, found and measured."""
+
+    name: RelativeFile
+    """Its name in the job's working folder."""
+    url: str = Field(min_length=1, max_length=4096, pattern=r"^(/storage/|https?://|file://)")
+    """Absolute URL, or `/storage/...` at the endpoint."""
+    size_bytes: int | None = Field(default=None, ge=0)
+    """Size, where known."""
+    sha256: Sha256 | None = None
+    """Checksum, where known."""
+    events: int | None = Field(default=None, ge=0)
+    """Number of events, where known."""
+
+
+class Submission(Model):
+    """What `glideflow submit` sends: the task with its local files found, measured and uploaded."""
+
+    spec: TaskSpec
+    """The task."""
+    source: str = Field(default="", max_length=1_000_000)
+    """The YAML text as the user wrote it, with what `--set` changed."""
+    sandbox: list[SandboxFile] = Field(default_factory=list)
+    """Files of `spec.sandbox` and `spec.merge.sandbox`."""
+    inputs: list[ResolvedInput] = Field(default_factory=list)
+    """Files of `spec.inputs.files`; empty for other sources."""
+    flow_run_id: str | None = None
+    """The Prefect flow run that drives the task; without it glideflow creates one."""

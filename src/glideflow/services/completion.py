@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The end of a stage and of a task: tell the flow, merge, and decide how the task ended."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from glideflow.domain.identifiers import JobId, TaskId
+from glideflow.domain.job import JobPlan
+from glideflow.domain.reasons import Reason, ReasonCode, Source
+from glideflow.domain.states import FINAL_TASKS, JobState, TaskState
+from glideflow.domain.task import TaskSpec
+from glideflow.errors import IllegalTransition, NotFound
+from glideflow.store import jobs, outbox, tasks
+from glideflow.store.engine import Channel, Connection, Database, notify
+from glideflow.store.moves import move
+
+Row = dict[str, Any]
+
+
+def announce_ended_stages(database: Database, task_ids: Iterable[int]) -> None:
+    """Resume the flows of those tasks of which no job is open any more.
+
+    It runs after the commit of what ended the jobs: of two transactions that end a task's last two jobs at once,
+    the later one to commit sees both.
+    """
+    candidates = set(task_ids)
+    if not candidates:
+        return
+    with database.transaction() as connection:
+        outbox.put(connection, candidates - jobs.with_open_stage(connection, candidates), "resume")
+
+
+def locked(connection: Connection, task_id: TaskId) -> Row:
+    """Lock and return a task.
+
+    Raises:
+        NotFound: There is none.
+    """
+    row = tasks.get(connection, task_id, lock=True)
+    if row is None:
+        raise NotFound("task", task_id, "see `glideflow tasks`")
+    return row
+
+
+def _check_stage_ended(connection: Connection, task: Row) -> None:
+    if jobs.with_open_stage(connection, [task["id"]]):
+        raise IllegalTransition(f"task {task['id']}, whose jobs have not all ended,", task["state"], "its next stage")
+
+
+def merge(database: Database, task_id: TaskId) -> JobId | None:
+    """Start the merge of a task whose main jobs have ended; calling it again changes nothing.
+
+    Returns:
+        The merge job, or None where the task has no merge step or its main jobs failed.
+
+    Raises:
+        NotFound: There is no such task.
+        IllegalTransition: Main jobs have not ended.
+    """
+    with database.transaction() as connection:
+        task = locked(connection, task_id)
+        present = jobs.at_index(connection, task_id, jobs.MERGE, 0)
+        if present is not None:
+            if task["state"] == TaskState.RUNNING:
+                move(connection, TaskState.MERGING, [task_id])
+            return JobId(present["id"])
+        spec = TaskSpec(**task["spec"])
+        if spec.merge is None or task["state"] != TaskState.RUNNING:
+            return None
+        _check_stage_ended(connection, task)
+        counts = jobs.counts(connection, [task_id])[task_id]
+        if set(counts) != {JobState.DONE.value}:
+            return None
+        jobs.insert(connection, task, jobs.MERGE, [JobPlan(index=0)], spec.merge.resources)
+        move(connection, TaskState.MERGING, [task_id])
+        notify(connection, Channel.JOBS)
+        made = jobs.at_index(connection, task_id, jobs.MERGE, 0)
+        return JobId(made["id"]) if made else None
+
+
+def finish(database: Database, task_id: TaskId) -> TaskState:
+    """Decide how a task ended; calling it again changes nothing.
+
+    Raises:
+        NotFound: There is no such task.
+        IllegalTransition: Jobs of it have not ended, or its merge has not run.
+    """
+    with database.transaction() as connection:
+        task = locked(connection, task_id)
+        if task["state"] in FINAL_TASKS:
+            return TaskState(task["state"])
+        _check_stage_ended(connection, task)
+        state, reason = _verdict(connection, task)
+        move(connection, state, [task_id], reason=reason)
+        tasks.end(connection, task_id, ended=True)
+        return state
+
+
+def _verdict(connection: Connection, task: Row) -> tuple[TaskState, Reason | None]:
+    """Return how a task ended and why; for a failed one with the most frequent failure."""
+    task_id = TaskId(task["id"])
+    if task["state"] not in (TaskState.RUNNING, TaskState.MERGING):
+        raise IllegalTransition(f"task {task_id}, which is not split into jobs yet,", task["state"], "its end")
+    counts = jobs.counts(connection, [task_id])[task_id]
+    total, done = sum(counts.values()), counts.get(JobState.DONE, 0)
+    if done < total:
+        return TaskState.FAILED, _jobs_failed(connection, task_id, total, total - done)
+    spec = TaskSpec(**task["spec"])
+    if spec.merge is None:
+        return TaskState.DONE, None
+    merged = jobs.at_index(connection, task_id, jobs.MERGE, 0)
+    if merged is None:
+        raise IllegalTransition(f"task {task_id}, whose merge has not run,", task["state"], TaskState.DONE)
+    if merged["state"] == JobState.DONE:
+        return TaskState.DONE, None
+    text = f"the merge job {merged['id']} is {merged['state']}: {merged['reason_text'] or 'no reason given'}"
+    return TaskState.FAILED, Reason(code=ReasonCode.MERGE_FAILED, text=text, source=Source.SERVER)
+
+
+def _jobs_failed(connection: Connection, task_id: TaskId, total: int, missing: int) -> Reason:
+    text = f"{missing} of {total} jobs failed"
+    worst = next(iter(jobs.failures(connection, task_id, limit=1)), None)
+    if worst is not None:
+        text += f", {worst['count']} of them like job {worst['job_id']}: {worst['text']}"
+    else:
+        text = f"{missing} of {total} jobs were cancelled"
+    return Reason(code=ReasonCode.JOBS_FAILED, text=text, source=Source.SERVER)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hot path: many pilots' exchanges in one transaction.
+
+One exchange carries a pilot's heartbeat, the reports of its attempts and its wish for work; the answer carries
+receipts, commands and orders. Exchanges that arrive together share a transaction, so that its cost is shared too.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from glideflow.domain.identifiers import JobId, PilotId
+from glideflow.domain.matching import Demand, Offer, match
+from glideflow.domain.messages import Answer, Command, Exchange, Order, ReasonMessage
+from glideflow.domain.states import PilotState
+from glideflow.errors import NotAllowed
+from glideflow.services.completion import announce_ended_stages
+from glideflow.services.orders import TaskCache, make_orders
+from glideflow.services.settlement import settle
+from glideflow.services.storage import Storage
+from glideflow.store import attempts, jobs, pilots
+from glideflow.store.engine import Connection, Database
+from glideflow.store.moves import move
+
+Row = dict[str, Any]
+
+
+class PilotRefused(NotAllowed):
+    """The pilot is not current any more: it ended, was removed, or was given up as lost."""
+
+    code = "pilot_refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One pilot's exchange."""
+
+    pilot_id: PilotId
+    exchange: Exchange
+
+
+class Dispatcher:
+    """Answers exchanges.
+
+    Args:
+        database: The store.
+        storage: Where outputs are verified.
+    """
+
+    def __init__(self, database: Database, storage: Storage) -> None:
+        self._database = database
+        self._storage = storage
+        self._cache = TaskCache()
+
+    def answer(self, calls: Sequence[Call]) -> list[Answer | PilotRefused]:
+        """Answer exchanges of different pilots in one transaction.
+
+        Args:
+            calls: At most one of each pilot.
+
+        Returns:
+            Each one's answer, in the order of the calls; a refusal for a pilot that is not current.
+
+        Raises:
+            DatabaseUnavailable: Nothing was changed; the pilots ask again.
+        """
+        with self._database.transaction() as connection:
+            current = self._hear(connection, calls)
+            heard = [call for call in calls if call.pilot_id in current]
+            reports = [(call.pilot_id, report) for call in heard for report in call.exchange.reports]
+            settled = settle(connection, self._storage, self._cache, reports)
+            commands = self._commands(connection, heard, current)
+            orders = self._orders(connection, heard, current)
+        # A task of which a job was just handed out goes on.
+        going_on = {order.task_id for given in orders.values() for order in given}
+        announce_ended_stages(self._database, settled.ended_tasks - going_on)
+        return [
+            Answer(
+                jobs=tuple(orders.get(call.pilot_id, ())),
+                commands=tuple(commands.get(call.pilot_id, ())),
+                receipts=tuple(
+                    settled.receipts[report.attempt_id, report.sequence] for report in call.exchange.reports
+                ),
+            )
+            if call.pilot_id in current
+            else _refuse(call.pilot_id)
+            for call in calls
+        ]
+
+    def _hear(self, connection: Connection, calls: Sequence[Call]) -> dict[str, Row]:
+        """Note that the pilots spoke; returns those that are current."""
+        words = [
+            {"id": call.pilot_id, "sequence": call.exchange.sequence, "holding": len(call.exchange.holding)}
+            for call in calls
+        ]
+        current = pilots.heard(connection, words)
+        draining = [
+            call.pilot_id
+            for call in calls
+            if call.exchange.draining and current.get(call.pilot_id, {}).get("state") == PilotState.REGISTERED
+        ]
+        move(connection, PilotState.DRAINING, draining)
+        return current
+
+    def _commands(
+        self, connection: Connection, calls: Sequence[Call], current: Mapping[str, Row]
+    ) -> dict[str, list[Command]]:
+        """Say which attempts a pilot must end, because they ended here, and whether it shall drain."""
+        found: dict[str, list[Command]] = defaultdict(list)
+        reported = {report.attempt_id for call in calls for report in call.exchange.reports if report.outcome}
+        held = [key for call in calls for key in call.exchange.holding if key not in reported]
+        ended = attempts.ended_among(connection, held) if held else {}
+        for call in calls:
+            for key in call.exchange.holding:
+                if key in ended:
+                    found[call.pilot_id].append(Command(command="kill", attempt_id=key, reason=_reason(ended[key])))
+            pilot = current[call.pilot_id]
+            if pilot["state"] == PilotState.DRAINING and not call.exchange.draining:
+                found[call.pilot_id].append(Command(command="drain", reason=_reason(pilot)))
+        return found
+
+    def _orders(
+        self, connection: Connection, calls: Sequence[Call], current: Mapping[str, Row]
+    ) -> dict[str, list[Order]]:
+        """Claim jobs for the pilots that want some, and repeat orders whose answer was lost."""
+        holding = {call.pilot_id: set(call.exchange.holding) for call in calls}
+        claims = [
+            claim
+            for claim in attempts.unheard(connection, holding)
+            if claim["attempt_id"] not in holding[claim["pilot_id"]]
+        ]
+        repeated = {claim["pilot_id"] for claim in claims}
+        offers: dict[str, list[Offer]] = defaultdict(list)
+        for call in calls:
+            pilot = current[call.pilot_id]
+            if pilot["state"] == PilotState.REGISTERED and call.exchange.want and call.pilot_id not in repeated:
+                offers[pilot["site"]].append(_offer(call, pilot["site"]))
+        for site_offers in offers.values():
+            claims += claim_jobs(connection, site_offers, current)
+        found: dict[str, list[Order]] = defaultdict(list)
+        for claim, order in zip(claims, make_orders(connection, self._cache, claims), strict=True):
+            found[claim["pilot_id"]].append(order)
+        return found
+
+
+def claim_jobs(connection: Connection, offers: Sequence[Offer], current: Mapping[str, Row]) -> list[Row]:
+    """Give ready jobs to the pilots of one site.
+
+    Args:
+        connection: The caller's transaction.
+        offers: What the pilots have free.
+        current: The pilots' rows, for their nodes.
+
+    Returns:
+        The claimed jobs with `attempt_id`, `number` and `pilot_id`.
+    """
+    candidates = {row["id"]: row for row in jobs.ready(connection, _largest(offers), sum(o.want for o in offers))}
+    if not candidates:
+        return []
+    pairs = match((_demand(row) for row in candidates.values()), offers)
+    claims = [{**candidates[job], "pilot_id": pilot, "number": candidates[job]["attempts"] + 1} for job, pilot in pairs]
+    if not claims:
+        return []
+    jobs.claim(
+        connection,
+        [{"id": claim["id"], "site": offers[0].site, "node": current[claim["pilot_id"]]["node"]} for claim in claims],
+    )
+    made = attempts.insert(
+        connection,
+        [{"job_id": claim["id"], **{key: claim[key] for key in ("task_id", "pilot_id", "number")}} for claim in claims],
+    )
+    return [{**claim, "attempt_id": made[claim["id"]]} for claim in claims]
+
+
+def _demand(row: Row) -> Demand:
+    return Demand(
+        job_id=JobId(row["id"]),
+        cores=row["cores"],
+        memory_mb=row["memory_mb"],
+        disk_mb=row["disk_mb"],
+        wall_seconds=row["wall_seconds"],
+        pinned_site=row["pinned_site"],
+    )
+
+
+def _offer(call: Call, site: str) -> Offer:
+    free = call.exchange.free
+    return Offer(
+        pilot_id=call.pilot_id,
+        site=site,
+        want=call.exchange.want,
+        cores=free.cores,
+        memory_mb=free.memory_mb,
+        disk_mb=free.disk_mb,
+        seconds=free.seconds,
+    )
+
+
+def _largest(offers: Iterable[Offer]) -> Offer:
+    """Return an offer as large as the largest of some in each respect."""
+    every = list(offers)
+    return replace(
+        every[0],
+        cores=max(offer.cores for offer in every),
+        memory_mb=max(offer.memory_mb for offer in every),
+        disk_mb=max(offer.disk_mb for offer in every),
+        seconds=max(offer.seconds for offer in every),
+    )
+
+
+def _reason(row: Mapping[str, Any]) -> ReasonMessage:
+    if row["reason_code"] is None:
+        return ReasonMessage(code="task_ended", text="the server has no more use for it", source="server")
+    return ReasonMessage(code=row["reason_code"], text=row["reason_text"], source=row["reason_source"])
+
+
+def _refuse(pilot_id: PilotId) -> PilotRefused:
+    return PilotRefused(
+        f"pilot {pilot_id} is not current any more: it ended, was removed, or was silent for too long; "
+        "its jobs run elsewhere"
+    )

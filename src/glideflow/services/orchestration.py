@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the flows need to know, and what they tell: the outbox towards Prefect and the list of open tasks."""
+
+from dataclasses import dataclass
+
+from glideflow.domain.identifiers import TaskId
+from glideflow.domain.reasons import Reason
+from glideflow.services import control
+from glideflow.store import outbox, tasks
+from glideflow.store.engine import Database
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutboxEntry:
+    """One thing that Prefect must be told."""
+
+    id: int
+    task_id: int
+    action: str
+    """`start`, `resume` or `cancel`."""
+    task_name: str
+    owner: str
+    vo: str
+    generation: int
+    """Rises with each retry of the task: a new flow run each."""
+    flow_run_id: str | None
+    tries: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenTask:
+    """A task that has not ended."""
+
+    task_id: int
+    task_name: str
+    owner: str
+    vo: str
+    state: str
+    stage_ended: bool
+    """Whether no job of it is open, so that its flow should go on."""
+    flow_run_id: str | None
+    generation: int
+
+
+def pending(database: Database) -> list[OutboxEntry]:
+    """Return what Prefect must be told, the oldest first."""
+    with database.transaction() as connection:
+        return [
+            OutboxEntry(
+                id=row["id"],
+                task_id=row["task_id"],
+                action=row["action"],
+                task_name=row["name"],
+                owner=row["owner"],
+                vo=row["vo"],
+                generation=row["flow_generation"],
+                flow_run_id=row["flow_run_id"],
+                tries=row["tries"],
+            )
+            for row in outbox.pending(connection)
+        ]
+
+
+def record_started(database: Database, entry_id: int, task_id: int, flow_run_id: str) -> None:
+    """Note the flow run that was created, and that the entry is done."""
+    with database.transaction() as connection:
+        tasks.set_flow_run(connection, TaskId(task_id), flow_run_id)
+        outbox.done(connection, entry_id)
+
+
+def done(database: Database, entry_id: int) -> None:
+    """Note that an entry was carried out."""
+    with database.transaction() as connection:
+        outbox.done(connection, entry_id)
+
+
+def failed(database: Database, entry_id: int, text: str) -> None:
+    """Note why an entry could not be carried out; it is tried again."""
+    with database.transaction() as connection:
+        outbox.failed(connection, entry_id, text)
+
+
+def open_tasks(database: Database) -> list[OpenTask]:
+    """Return every task that has not ended."""
+    with database.transaction() as connection:
+        return [
+            OpenTask(
+                task_id=row["id"],
+                task_name=row["name"],
+                owner=row["owner"],
+                vo=row["vo"],
+                state=row["state"],
+                stage_ended=row["stage_ended"],
+                flow_run_id=row["flow_run_id"],
+                generation=row["flow_generation"],
+            )
+            for row in tasks.open_ones(connection)
+        ]
+
+
+def request_resume(database: Database, task_id: int) -> None:
+    """Ask for a task's flow run to be resumed."""
+    with database.transaction() as connection:
+        outbox.put(connection, [task_id], "resume")
+
+
+def request_start(database: Database, task_id: int) -> None:
+    """Ask for a new flow run of a task, for example because Prefect lost the old one."""
+    with database.transaction() as connection:
+        tasks.next_generation(connection, TaskId(task_id))
+        outbox.put(connection, [task_id], "start")
+
+
+def kill_task(database: Database, task_id: int, reason: Reason) -> None:
+    """Cancel a task whose flow run was cancelled."""
+    control.kill_task(database, TaskId(task_id), reason)

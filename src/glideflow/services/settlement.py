@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports of pilots: each applied once, verified, and turned into the job's next state.
+
+A report carries its attempt's number: a repeated one is answered and changes nothing, one of an attempt that was
+given up is refused.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glideflow.domain.failure_policy import judge_failure
+from glideflow.domain.messages import Outcome, Receipt, Report
+from glideflow.domain.reasons import Reason, ReasonCode, Source
+from glideflow.domain.states import FINAL_ATTEMPTS, FINAL_JOBS, AttemptState, JobState
+from glideflow.services.orders import TaskCache
+from glideflow.services.outputs import Produced, verify
+from glideflow.services.storage import Storage
+from glideflow.store import attempts, files, jobs
+from glideflow.store.engine import Channel, Connection, notify
+from glideflow.store.moves import move, move_each, reason_values
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What a batch of reports came to."""
+
+    receipts: Mapping[tuple[int, int], Receipt]
+    """The answer to each report, by attempt and sequence."""
+    ended_tasks: frozenset[int]
+    """Tasks of which a job ended for good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """A finished attempt with its verdict."""
+
+    row: Row
+    """The attempt with its job, as locked."""
+    report: Report
+    """What the pilot said."""
+    failure: Reason | None
+    """Why it failed; None for a verified success."""
+    produced: tuple[Produced, ...] = ()
+    """The verified outputs."""
+
+
+def settle(
+    connection: Connection, storage: Storage, cache: TaskCache, reports: Sequence[tuple[str, Report]]
+) -> Settled:
+    """Apply reports of pilots.
+
+    Args:
+        connection: The caller's transaction.
+        storage: Where outputs are verified.
+        cache: Definitions of tasks; those of the finished attempts are added.
+        reports: Pilot and report, in the order in which they came.
+    """
+    if not reports:
+        return Settled(receipts={}, ended_tasks=frozenset())
+    rows = attempts.lock(connection, (report.attempt_id for _, report in reports))
+    receipts: dict[tuple[int, int], Receipt] = {}
+    started: dict[int, Report] = {}
+    finished: dict[int, Report] = {}
+    for pilot_id, report in sorted(reports, key=lambda item: (item[1].attempt_id, item[1].sequence)):
+        row = rows.get(report.attempt_id)
+        refusal = _refusal(row, pilot_id, report)
+        fresh = refusal is None and row is not None and report.sequence > row["sequence"]
+        if fresh and row is not None and row["state"] not in FINAL_ATTEMPTS:
+            (started if report.state == "running" else finished)[report.attempt_id] = report
+        receipts[report.attempt_id, report.sequence] = Receipt(
+            attempt_id=report.attempt_id, sequence=report.sequence, accepted=refusal is None, text=refusal or ""
+        )
+    _start(connection, rows, started)
+    cache.load(connection, [rows[key]["task_id"] for key in finished])
+    ended = _finish(connection, storage, cache, [(rows[key], report) for key, report in finished.items()])
+    return Settled(receipts=receipts, ended_tasks=ended)
+
+
+def _refusal(row: Row | None, pilot_id: str, report: Report) -> str | None:
+    """Say why a report is refused, or None."""
+    if row is None:
+        return f"there is no attempt {report.attempt_id}"
+    if row["pilot_id"] != pilot_id:
+        return f"attempt {report.attempt_id} belongs to another pilot"
+    if report.sequence > row["sequence"] and row["state"] in FINAL_ATTEMPTS:
+        return f"attempt {report.attempt_id} was given up before (it is {row['state']}); the report changes nothing"
+    return None
+
+
+def _start(connection: Connection, rows: Mapping[int, Row], reports: Mapping[int, Report]) -> None:
+    """Apply the reports that commands run."""
+    nothing = reason_values(None)
+    moved = attempts.start(
+        connection,
+        [
+            {"id": key, **nothing, "sequence": report.sequence, "started_at": _instant(report.started_at)}
+            for key, report in reports.items()
+        ],
+    )
+    move_each(
+        connection,
+        JobState.RUNNING,
+        [{"id": rows[key]["job_id"], **nothing, "started_at": _instant(reports[key].started_at)} for key in moved],
+        columns=", started_at timestamptz",
+        set_also=", started_at = coalesce(r.started_at, now())",
+    )
+
+
+def _finish(
+    connection: Connection, storage: Storage, cache: TaskCache, finished: Sequence[tuple[Row, Report]]
+) -> frozenset[int]:
+    """Apply final reports; returns the tasks of which a job ended for good."""
+    if not finished:
+        return frozenset()
+    attempts.report(connection, [_reported(row, report) for row, report in finished])
+    move_each(
+        connection,
+        JobState.VERIFYING,
+        [
+            {"id": row["job_id"], **reason_values(None), "started_at": _instant(report.started_at)}
+            for row, report in finished
+        ],
+        columns=", started_at timestamptz",
+        set_also=", started_at = coalesce(t.started_at, r.started_at)",
+    )
+    paths = [output.path for _, report in finished for output in report.outputs]
+    objects = files.objects(connection, (path.removeprefix("/storage/") for path in paths)) if paths else {}
+    endings = []
+    for row, report in finished:
+        if report.outcome is Outcome.SUCCEEDED:
+            produced, failure = verify(cache.spec(row["task_id"]), row, report.outputs, objects, storage)
+            endings.append(Ending(row=row, report=report, failure=failure, produced=produced))
+        else:
+            endings.append(Ending(row=row, report=report, failure=_failure(report)))
+    _succeed(connection, [ending for ending in endings if ending.failure is None])
+    done = {ending.row["task_id"] for ending in endings if ending.failure is None}
+    return frozenset(done | _fail(connection, [ending for ending in endings if ending.failure is not None]))
+
+
+def _reported(row: Row, report: Report) -> Row:
+    return {
+        "id": row["id"],
+        **reason_values(report.reason.reason() if report.reason else None),
+        "sequence": report.sequence,
+        "started_at": _instant(report.started_at),
+        "ended_at": _instant(report.ended_at),
+        "exit_code": report.exit_code,
+        "signal": report.signal,
+        "usage": report.usage.model_dump(exclude_none=True) if report.usage else None,
+    }
+
+
+def _failure(report: Report) -> Reason:
+    if report.reason is not None:
+        return report.reason.reason()
+    return Reason(
+        code=ReasonCode.PAYLOAD_EXIT,
+        text=f"the attempt ended as {report.outcome or 'failed'} with exit code {report.exit_code}",
+        source=Source.PILOT,
+    )
+
+
+def _succeed(connection: Connection, endings: Sequence[Ending]) -> None:
+    """Register the outputs and finish the jobs, in one transaction with everything else."""
+    if not endings:
+        return
+    nothing = reason_values(None)
+    made = [(ending, produced) for ending in endings for produced in ending.produced]
+    if made:
+        owners = {produced.dataset: ending.row["owner"] for ending, produced in made}
+        datasets = files.datasets_for(connection, owners)
+        files.insert(
+            connection,
+            [
+                {
+                    "dataset_id": datasets[produced.dataset],
+                    "task_id": ending.row["task_id"],
+                    "job_id": ending.row["job_id"],
+                    "attempt_id": ending.row["id"],
+                    **produced.columns(),
+                }
+                for ending, produced in made
+            ],
+        )
+    attempts.settle(connection, AttemptState.DONE, [{"id": ending.row["id"], **nothing} for ending in endings])
+    jobs.settle(
+        connection,
+        JobState.DONE,
+        [
+            {"id": ending.row["job_id"], **nothing, "failures": ending.row["failures"], "delay": 0, "exit_code": 0}
+            for ending in endings
+        ],
+    )
+
+
+def _fail(connection: Connection, endings: Sequence[Ending]) -> set[int]:
+    """Let the failure policy decide about jobs whose attempts failed."""
+    by_state: dict[AttemptState, list[Row]] = defaultdict(list)
+    for ending in endings:
+        refused = ending.report.outcome is Outcome.REFUSED
+        state = AttemptState.REFUSED if refused else AttemptState.FAILED
+        by_state[state].append({"id": ending.row["id"], **reason_values(ending.failure)})
+    for state, rows in by_state.items():
+        attempts.settle(connection, state, rows)
+    return judge_jobs(
+        connection,
+        [(ending.row, ending.failure, ending.report.exit_code) for ending in endings if ending.failure is not None],
+    )
+
+
+def judge_jobs(connection: Connection, failed: Iterable[tuple[Row, Reason, int | None]]) -> set[int]:
+    """Send jobs whose attempts ended without success to where the failure policy says.
+
+    Args:
+        connection: The caller's transaction.
+        failed: The attempt's row with its job's numbers, why it ended, and the exit code.
+
+    Returns:
+        The tasks of which a job failed for good.
+    """
+    by_state: dict[JobState, list[Row]] = defaultdict(list)
+    ended: set[int] = set()
+    for row, reason, exit_code in failed:
+        verdict = judge_failure(reason.code, failures=row["failures"], attempts=row["attempts"], retries=row["retries"])
+        by_state[verdict.state].append(
+            {
+                "id": row["job_id"],
+                **reason_values(reason),
+                "failures": verdict.failures,
+                "delay": verdict.delay_seconds,
+                "exit_code": exit_code,
+            }
+        )
+        if verdict.state in FINAL_JOBS:
+            ended.add(row["task_id"])
+    for state, rows in by_state.items():
+        jobs.settle(connection, state, rows)
+    if by_state[JobState.READY]:
+        notify(connection, Channel.JOBS)
+    return ended
+
+
+def give_up(connection: Connection, pilot_ids: Iterable[Any], reason: Reason) -> set[int]:
+    """End the open attempts of pilots that will not report any more; their jobs run elsewhere.
+
+    Returns:
+        The tasks of which a job failed for good.
+    """
+    rows = attempts.open_of_pilots(connection, pilot_ids)
+    lost = set(move(connection, AttemptState.LOST, (row["id"] for row in rows), reason=reason, set_also=_NOW))
+    return judge_jobs(connection, [(row, reason, None) for row in rows if row["id"] in lost])
+
+
+_NOW = ", ended_at = now()"
+
+
+def _instant(at: Any) -> str | None:
+    return None if at is None else at.isoformat()

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accept a task: check everything that can be checked before anything is stored."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import PurePosixPath
+from typing import Any
+
+from glideflow.domain import placeholders
+from glideflow.domain.identifiers import TaskId
+from glideflow.domain.identity import Identity
+from glideflow.domain.job import JobPlan
+from glideflow.domain.naming import unique_names
+from glideflow.domain.site import Site
+from glideflow.domain.splitting import split
+from glideflow.domain.task import ResolvedInput, Resources, Submission, TaskSpec
+from glideflow.errors import TaskFileError
+from glideflow.services.orders import Input, command_of
+from glideflow.services.storage import Storage, missing_sandboxes
+from glideflow.store import files, jobs, outbox, tasks
+from glideflow.store.engine import Connection, Database
+
+_SHOWN_JOBS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where tasks are accepted."""
+
+    database: Database
+    storage: Storage
+    sandboxes: Storage
+    sites: Mapping[str, Site]
+    max_jobs: int
+    """Most jobs of one task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What a task would become."""
+
+    jobs_total: int
+    jobs: Sequence[Mapping[str, Any]]
+    """The first ones."""
+    warnings: Sequence[str]
+
+
+def submit(place: Place, submission: Submission, identity: Identity) -> TaskId:
+    """Store a task.
+
+    Args:
+        place: Where.
+        submission: The task with its resolved files.
+        identity: Who submits it; its owner for ever.
+
+    Returns:
+        The new task's number. It is stored, and its flow run is asked for, in one transaction.
+
+    Raises:
+        TaskFileError: It cannot be run; nothing was stored.
+    """
+    spec = submission.spec
+    _check(place, submission)
+    with place.database.transaction() as connection:
+        inputs = _inputs(connection, submission)
+        split(inputs, spec, place.max_jobs)
+        task_id = tasks.insert(connection, submission, owner=identity.subject, vo=identity.vo)
+        tasks.insert_inputs(connection, task_id, inputs)
+        if submission.flow_run_id is None:
+            outbox.put(connection, [task_id], "start")
+    return task_id
+
+
+def preview(place: Place, submission: Submission) -> Preview:
+    """Return the jobs that a task would give, and store nothing.
+
+    Raises:
+        TaskFileError: It cannot be run.
+    """
+    problems = _problems(place, submission)
+    if problems:
+        raise TaskFileError(problems)
+    with place.database.transaction() as connection:
+        inputs = _inputs(connection, submission)
+    plans = split(inputs, submission.spec, place.max_jobs)
+    first = list(islice(plans, _SHOWN_JOBS))
+    total = len(first) + sum(1 for _ in plans)
+    return Preview(
+        jobs_total=total,
+        jobs=[_shown(submission.spec, plan, total, inputs) for plan in first],
+        warnings=list(_warnings(submission.spec)),
+    )
+
+
+def _shown(spec: TaskSpec, plan: JobPlan, total: int, inputs: Sequence[ResolvedInput]) -> dict[str, Any]:
+    claim = {"task_id": 0, "stage": jobs.MAIN, "index": plan.index, "number": 1}
+    pieces = [Input(file=inputs[part.file].model_dump(), part=part) for part in plan.slices]
+    command, names = command_of(spec, claim, total, pieces)
+    return {
+        "index": plan.index,
+        "inputs": [
+            {"name": piece.file["name"], "first_event": piece.part.first_event, "events": piece.part.events}
+            for piece in pieces
+        ],
+        "command": command,
+        "outputs": list(names.values()),
+    }
+
+
+def _warnings(spec: TaskSpec) -> Iterator[str]:
+    if not spec.outputs:
+        yield "the task declares no outputs: what its jobs write is not kept, only their logs are"
+
+
+def _check(place: Place, submission: Submission) -> None:
+    """Collect every problem that needs no database, so that the user sees all at once."""
+    problems = _problems(place, submission)
+    for missing in missing_sandboxes(place.sandboxes, (file.sha256 for file in submission.sandbox)):
+        names = [file.name for file in submission.sandbox if file.sha256 == missing]
+        problems.append(f"the sandbox file {names[0]} was not uploaded: submit again")
+    for file in submission.inputs:
+        path = file.url.removeprefix("/storage/")
+        if file.url.startswith("/storage/") and place.storage.size(path) != file.size_bytes:
+            problems.append(f"the input file {file.name} was not uploaded completely: submit again")
+    if problems:
+        raise TaskFileError(problems)
+
+
+def _problems(place: Place, submission: Submission) -> list[str]:
+    """Return what is wrong with a task whether or not its files were uploaded."""
+    return [
+        *placeholders.check(submission.spec),
+        *_site_problems(place, submission.spec),
+        *_name_problems(submission),
+    ]
+
+
+def _site_problems(place: Place, spec: TaskSpec) -> Iterator[str]:
+    """Refuse what no site could ever run."""
+    if spec.site is not None and spec.site not in place.sites:
+        yield f"key `site`: there is no site {spec.site}; there are {', '.join(sorted(place.sites))}"
+        return
+    sites = [place.sites[spec.site]] if spec.site else list(place.sites.values())
+    parts = [("resources", spec.resources)]
+    if spec.merge is not None:
+        parts.append(("merge.resources", spec.merge.resources))
+    for key, resources in parts:
+        if not any(offers(site, resources) for site in sites):
+            limits = "; ".join(_limits(site) for site in sites)
+            yield f"key `{key}`: no site has pilots that large ({limits}): ask for less, or change the sites file"
+
+
+def offers(site: Site, resources: Resources) -> bool:
+    """Tell whether an empty pilot of a site could run a job."""
+    return (
+        resources.cores <= site.cores
+        and resources.memory_mb <= site.memory_mb
+        and resources.disk_mb <= site.disk_mb
+        and resources.wall_seconds <= site.longest_job_seconds
+    )
+
+
+def _limits(site: Site) -> str:
+    return (
+        f"{site.name}: cores {site.cores}, memory_mb {site.memory_mb}, disk_mb {site.disk_mb}, "
+        f"wall_seconds {site.longest_job_seconds:.0f}"
+    )
+
+
+def _taken(submission: Submission) -> list[str]:
+    """Return the names in a job's working folder that its input files must not have."""
+    return [
+        "job.json",
+        *(file.name for file in submission.sandbox),
+        *(output.file for output in submission.spec.outputs.values()),
+    ]
+
+
+def _name_problems(submission: Submission) -> Iterator[str]:
+    """Refuse files of which one would overwrite the other in a job's working folder."""
+    names = Counter([*(file.name for file in submission.inputs), *_taken(submission)])
+    for name, count in names.items():
+        if count > 1:
+            yield f"{count} files of a job would be named {name}: inputs, sandbox and outputs need different names"
+
+
+def _inputs(connection: Connection, submission: Submission) -> list[ResolvedInput]:
+    """Return a task's input files: those it was sent with, or the dataset's as it is now."""
+    name = submission.spec.inputs.dataset
+    if name is None:
+        return list(submission.inputs)
+    base, _, number = name.partition("@")
+    rows = files.of_dataset(connection, base, TaskId(int(number)) if number else None)
+    if rows is None:
+        known = ", ".join(row["name"] for row in files.datasets(connection)[:20]) or "none yet"
+        raise TaskFileError([f"key `inputs.dataset`: there is no dataset {base}; known are: {known}"])
+    if not rows:
+        raise TaskFileError([f"key `inputs.dataset`: {name} has no files: see `glideflow datasets`"])
+    return _named_apart(rows, _taken(submission))
+
+
+def _named_apart(rows: Sequence[Mapping[str, Any]], taken: Iterable[str]) -> list[ResolvedInput]:
+    """Give the files of a dataset names that differ, even where several jobs or tasks wrote the same ones."""
+    names = unique_names([PurePosixPath(row["url"]).parts[2:] for row in rows], taken)
+    return [
+        ResolvedInput(name=name, **{key: row[key] for key in ("url", "size_bytes", "sha256", "events")})
+        for name, row in zip(names, rows, strict=True)
+    ]

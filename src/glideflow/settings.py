@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of one glideflow instance: environment variables `GLIDEFLOW_...`, then `glideflow.yaml` in its home.
+
+No other module reads the environment. Each field's docstring is its entry in the reference page.
+"""
+
+import difflib
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+
+from glideflow.errors import SettingsError
+
+SETTINGS_FILE = "glideflow.yaml"
+
+
+class Settings(BaseSettings):
+    """Everything that an instance, or a client of one, can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GLIDEFLOW_", frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".glideflow")
+    """The state folder: database, certificates, logs, sandboxes and stored files. One instance per home."""
+
+    instance: str = Field(default="glideflow", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    """The instance's name, in every pilot's HTCondor ad as `GlideflowInstance`; other instances' pilots are left
+    alone."""
+
+    vo: str = Field(default="local", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    """The virtual organisation of tasks submitted with the home's own token."""
+
+    host: str = "127.0.0.1"
+    """The address on which the REST endpoint listens. The Prefect server, which knows no users, and the embedded
+    PostgreSQL listen on the loopback interface only."""
+
+    port: int = Field(default=0, ge=0, le=65535)
+    """Port of the REST endpoint; 0 takes 8443, or a free one when that is taken, and keeps it."""
+
+    server_url: str | None = None
+    """URL of an endpoint elsewhere, for the client commands; without it, the one of this home."""
+
+    ca_file: Path | None = None
+    """CA certificate that the endpoint's certificate is checked with; without it, the one of this home."""
+
+    token_file: Path | None = None
+    """File (mode 0600) with the token that client commands send; without it, the one of this home."""
+
+    database_url: str | None = None
+    """A site's own PostgreSQL, 15 or newer, as `postgresql://user:password@host:port/name`; it must exist and be
+    empty at first. A second database `<name>_prefect` on the same server serves Prefect. Without it, an embedded
+    PostgreSQL in the home."""
+
+    prefect_api_url: str | None = None
+    """API URL of an existing Prefect server, for example `http://prefect.example.org:4200/api`; without it, one is
+    started."""
+
+    prefect_port: int = Field(default=0, ge=0, le=65535)
+    """Port of the started Prefect server; 0 takes 4200, or a free one when that is taken, and keeps it."""
+
+    sites_file: Path | None = None
+    """YAML file of the sites; without it `sites.yaml` in the home, and without that one site named `local`."""
+
+    launcher: str | None = Field(default=None, pattern="^(htcondor|local)$")
+    """How the default site starts pilots when there is no sites file: `htcondor`, or `local` for plain processes."""
+
+    condor_collector: str | None = None
+    """Collector of an existing HTCondor pool, as `host[:port]`; without it, HTCondor's own configuration, and
+    without that the private pool."""
+
+    condor_schedd: str | None = None
+    """Name of the schedd that takes the pilots; without it, the collector's local one."""
+
+    condor_token_directory: Path | None = None
+    """Folder with the IDTOKEN (owner: you, mode 0600) for that pool; without it `~/.condor/tokens.d`."""
+
+    condor_timeout_seconds: float = Field(default=30.0, gt=0)
+    """How long one call of HTCondor may take before the gateway process is restarted."""
+
+    pool_slots: int = Field(default=8, ge=1, le=4096)
+    """Slots (cores) that the private pool advertises; more than the machine has is fine for small jobs."""
+
+    pool_suite: str = Field(default="trixie", pattern=r"^[a-z]+$")
+    """Debian suite whose HTCondor the private pool takes."""
+
+    cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "glideflow")
+    """Folder for what is slow to fetch, shared by all homes; may be deleted while no private pool runs."""
+
+    max_jobs_per_task: int = Field(default=100_000, ge=1)
+    """A task that would give more jobs is refused."""
+
+    max_sandbox_mb: int = Field(default=100, ge=1)
+    """Largest single sandbox file, in MB (10^6 bytes)."""
+
+    heartbeat_seconds: float = Field(default=10.0, gt=0)
+    """Time between two words of a busy pilot."""
+
+    long_poll_seconds: float = Field(default=30.0, gt=0)
+    """How long the endpoint keeps an idle pilot's question open."""
+
+    pilot_lost_seconds: float = Field(default=120.0, gt=0)
+    """A pilot that is silent for longer is lost, and its jobs run elsewhere."""
+
+    pilot_start_seconds: float = Field(default=3600.0, gt=0)
+    """A pilot that is known to the batch system no more and has not registered after this time has vanished."""
+
+    provision_seconds: float = Field(default=10.0, gt=0)
+    """Longest time between two looks at the demand for pilots; new jobs are noticed at once."""
+
+    reconcile_seconds: float = Field(default=15.0, gt=0)
+    """Time between two comparisons of our tasks with Prefect's flow runs."""
+
+    log_limit_mb: int = Field(default=16, ge=1)
+    """Part of a job's output that is kept, in MB (10^6 bytes); of more, the first part and the last lines stay."""
+
+    debug: bool = False
+    """Whether commands end an error with its traceback."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment; the file's values arrive through `load_settings`."""
+        return env_settings, init_settings
+
+
+def load_settings(home: Path | None = None) -> Settings:
+    """Read the settings of one home.
+
+    Args:
+        home: The state folder; without it `GLIDEFLOW_HOME` or `~/.glideflow`.
+
+    Returns:
+        The frozen settings; environment variables win over the file.
+
+    Raises:
+        SettingsError: An unknown key or a value that is not allowed, with file, line, key and what is allowed.
+    """
+    try:
+        chosen = home or Settings().home
+    except ValidationError as error:
+        raise SettingsError(_describe(error, None, {})) from error
+    path = chosen.expanduser().absolute() / SETTINGS_FILE
+    values, lines = _read_file(path)
+    if home is not None:
+        values["home"] = str(home)
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(_describe(error, path, lines)) from error
+    folder = (home or settings.home).expanduser().absolute()
+    return settings.model_copy(update={"home": folder, "cache": settings.cache.expanduser().absolute()})
+
+
+@cache
+def _yaml() -> YAML:
+    return YAML(typ="rt", pure=True)
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the file's values and the line of each key; both empty when there is no file."""
+    if not path.exists():
+        return {}, {}
+    try:
+        document = _yaml().load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise SettingsError(f"{path} cannot be read as YAML: {error}") from error
+    if document is None:
+        return {}, {}
+    if not isinstance(document, CommentedMap):
+        raise SettingsError(f"{path}: expected lines of the form `key: value`")
+    lines = {str(key): document.lc.key(key)[0] + 1 for key in document}
+    return {str(key): value for key, value in document.items()}, lines
+
+
+def _describe(error: ValidationError, path: Path | None, lines: dict[str, int]) -> str:
+    """One line per problem: where it is, what is wrong, what is allowed."""
+    return "\n".join(_problem(dict(problem), path, lines) for problem in error.errors())
+
+
+def _problem(problem: dict[str, Any], path: Path | None, lines: dict[str, int]) -> str:
+    key = str(problem["loc"][0]) if problem["loc"] else "?"
+    place = f"{path}, line {lines[key]}" if key in lines else f"environment variable GLIDEFLOW_{key.upper()}"
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; allowed are {', '.join(sorted(Settings.model_fields))}"
+        return f"{place}: there is no setting {key}{hint}"
+    return f"{place}: {key}: {problem['msg']} (got {problem['input']!r})"
+
+
+def process_environment(**changes: str) -> dict[str, str]:
+    """Return a copy of this process's environment for a child process, with changes.
+
+    Args:
+        changes: Variables to set.
+    """
+    return {**os.environ, **changes}

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on attempts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from glideflow.domain.identifiers import AttemptId, JobId, PilotId
+from glideflow.domain.states import AttemptState
+from glideflow.store.engine import Connection
+from glideflow.store.moves import move_each
+
+Row = dict[str, Any]
+
+
+def insert(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[int, AttemptId]:
+    """Store new attempts in state `claimed`; rows with `job_id`, `task_id`, `pilot_id`, `number`.
+
+    Returns:
+        The attempt of each job.
+    """
+    made = connection.execute(
+        """
+        INSERT INTO attempts (job_id, task_id, pilot_id, number)
+        SELECT job_id, task_id, pilot_id, number
+        FROM jsonb_to_recordset(%s) AS r(job_id bigint, task_id bigint, pilot_id text, number int)
+        RETURNING id, job_id
+        """,
+        [Jsonb(list(rows))],
+    )
+    return {row["job_id"]: AttemptId(row["id"]) for row in made}
+
+
+def lock(connection: Connection, attempt_ids: Iterable[int]) -> dict[int, Row]:
+    """Lock attempts and return what is needed to judge a report of theirs."""
+    rows = connection.execute(
+        """
+        SELECT a.id, a.job_id, a.task_id, a.pilot_id, a.state, a.sequence, a.number,
+            j.state AS job_state, j.failures, j.attempts, j.retries, j.stage, j.index, t.owner
+        FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN tasks t ON t.id = a.task_id
+        WHERE a.id = ANY(%s) ORDER BY a.id FOR UPDATE OF a
+        """,
+        [sorted(set(attempt_ids))],
+    )
+    return {row["id"]: row for row in rows}
+
+
+def start(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[AttemptId]:
+    """Move attempts to `running`; rows with `id`, reason values, `sequence` and `started_at`."""
+    return move_each(
+        connection,
+        AttemptState.RUNNING,
+        rows,
+        columns=", sequence int, started_at timestamptz",
+        set_also=", sequence = r.sequence, started_at = r.started_at",
+    )
+
+
+def report(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[AttemptId]:
+    """Move attempts to `reported`; rows with `id`, reason values, and what the pilot said."""
+    return move_each(
+        connection,
+        AttemptState.REPORTED,
+        rows,
+        columns=""", sequence int, started_at timestamptz, ended_at timestamptz, exit_code int, signal int,
+            usage jsonb""",
+        set_also=""", sequence = r.sequence, started_at = coalesce(r.started_at, t.started_at),
+            ended_at = coalesce(r.ended_at, now()), exit_code = r.exit_code, signal = r.signal, usage = r.usage""",
+    )
+
+
+def settle(connection: Connection, to: AttemptState, rows: Sequence[Mapping[str, Any]]) -> list[AttemptId]:
+    """Move attempts to their final state; rows with `id` and reason values."""
+    return move_each(connection, to, rows, set_also=", ended_at = coalesce(t.ended_at, now())")
+
+
+def ended_among(connection: Connection, attempt_ids: Iterable[int]) -> dict[int, Row]:
+    """Return those of some attempts that have ended, with their reasons."""
+    rows = connection.execute(
+        """
+        SELECT id, pilot_id, state, reason_code, reason_text, reason_source FROM attempts
+        WHERE id = ANY(%s) AND state IN ('done', 'failed', 'lost', 'killed', 'refused')
+        """,
+        [sorted(set(attempt_ids))],
+    )
+    return {row["id"]: row for row in rows}
+
+
+def unheard(connection: Connection, pilot_ids: Iterable[PilotId]) -> list[Row]:
+    """Return the attempts that some pilots were handed and have not spoken of."""
+    return connection.execute(
+        """
+        SELECT a.id AS attempt_id, a.pilot_id, a.number, j.id, j.task_id, j.stage, j.index, j.slices, j.cores,
+            j.memory_mb, j.disk_mb, j.wall_seconds
+        FROM attempts a JOIN jobs j ON j.id = a.job_id
+        WHERE a.pilot_id = ANY(%s) AND a.state = 'claimed' ORDER BY a.id
+        """,
+        [sorted(set(pilot_ids))],
+    ).fetchall()
+
+
+def open_of_jobs(connection: Connection, job_ids: Iterable[JobId]) -> list[Row]:
+    """Return the attempts of some jobs that have not ended."""
+    return connection.execute(
+        """
+        SELECT id, job_id, pilot_id FROM attempts
+        WHERE job_id = ANY(%s) AND state IN ('claimed', 'running', 'reported') ORDER BY id
+        """,
+        [sorted(set(job_ids))],
+    ).fetchall()
+
+
+def open_of_pilots(connection: Connection, pilot_ids: Iterable[PilotId]) -> list[Row]:
+    """Return the attempts of some pilots that have not ended, with what decides about their jobs."""
+    return connection.execute(
+        """
+        SELECT a.id, a.job_id, a.task_id, a.pilot_id, a.state, j.state AS job_state, j.failures, j.attempts, j.retries
+        FROM attempts a JOIN jobs j ON j.id = a.job_id
+        WHERE a.pilot_id = ANY(%s) AND a.state IN ('claimed', 'running', 'reported') ORDER BY a.id
+        """,
+        [sorted(set(pilot_ids))],
+    ).fetchall()
+
+
+def of_job(connection: Connection, job_id: JobId) -> list[Row]:
+    """Return all attempts of a job in their order, with where they ran."""
+    return connection.execute(
+        """
+        SELECT a.*, p.site, p.node FROM attempts a JOIN pilots p ON p.id = a.pilot_id
+        WHERE a.job_id = %s ORDER BY a.number
+        """,
+        [job_id],
+    ).fetchall()
+
+
+def pilot_of(connection: Connection, attempt_id: AttemptId) -> str | None:
+    """Return the pilot that an attempt belongs to."""
+    row = connection.execute("SELECT pilot_id FROM attempts WHERE id = %s", [attempt_id]).fetchone()
+    return None if row is None else str(row["pilot_id"])

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on the outbox (what Prefect must still be told) and on the event log."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from glideflow.domain.identifiers import TaskId
+from glideflow.store.engine import Channel, Connection, notify
+
+Row = dict[str, Any]
+
+
+def put(connection: Connection, task_ids: Iterable[int], action: str) -> None:
+    """Ask for an action on the flow runs of some tasks; asking twice before it is done asks once.
+
+    Args:
+        connection: The caller's transaction: what it changes and this go together.
+        task_ids: The tasks.
+        action: `start`, `resume` or `cancel`.
+    """
+    keys = sorted(set(task_ids))
+    if not keys:
+        return
+    connection.execute(
+        """
+        INSERT INTO outbox (task_id, action) SELECT id, %s FROM unnest(%s::bigint[]) AS id
+        ON CONFLICT (task_id, action) DO NOTHING
+        """,
+        [action, keys],
+    )
+    notify(connection, Channel.OUTBOX)
+
+
+def pending(connection: Connection) -> list[Row]:
+    """Return all entries, the oldest first, with what Prefect needs to know of the task."""
+    return connection.execute(
+        """
+        SELECT o.id, o.task_id, o.action, o.tries, t.name, t.owner, t.vo, t.flow_generation, t.flow_run_id, t.state
+        FROM outbox o JOIN tasks t ON t.id = o.task_id ORDER BY o.id LIMIT 500
+        """
+    ).fetchall()
+
+
+def done(connection: Connection, entry_id: int) -> None:
+    """Remove an entry that was carried out."""
+    connection.execute("DELETE FROM outbox WHERE id = %s", [entry_id])
+
+
+def failed(connection: Connection, entry_id: int, text: str) -> None:
+    """Keep an entry for another try, with what went wrong."""
+    connection.execute("UPDATE outbox SET tries = tries + 1, last_error = %s WHERE id = %s", [text, entry_id])
+
+
+def drop(connection: Connection, task_id: TaskId) -> None:
+    """Forget what was asked for a task."""
+    connection.execute("DELETE FROM outbox WHERE task_id = %s", [task_id])
+
+
+def events(
+    connection: Connection, *, task_id: int | None, kind: str | None, subject: str | None, after: int, limit: int
+) -> list[Row]:
+    """Return events in the order in which they happened."""
+    return connection.execute(
+        """
+        SELECT id, at, kind, subject, task_id, old_state, new_state, reason_code, reason_text, reason_source
+        FROM events
+        WHERE id > %(after)s AND (%(task)s::bigint IS NULL OR task_id = %(task)s)
+            AND (%(kind)s::text IS NULL OR kind = %(kind)s) AND (%(subject)s::text IS NULL OR subject = %(subject)s)
+        ORDER BY id LIMIT %(limit)s
+        """,
+        {"after": after, "task": task_id, "kind": kind, "subject": subject, "limit": limit},
+    ).fetchall()

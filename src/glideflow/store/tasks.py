@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on tasks and their input files."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from glideflow.domain.identifiers import TaskId
+from glideflow.domain.states import FINAL_TASKS
+from glideflow.domain.task import ResolvedInput, Submission
+from glideflow.store.engine import Connection
+from glideflow.store.moves import strings
+
+Row = dict[str, Any]
+
+
+def insert(connection: Connection, submission: Submission, *, owner: str, vo: str) -> TaskId:
+    """Store a new task in state `submitted`, without its input files."""
+    spec = submission.spec
+    row = connection.execute(
+        """
+        INSERT INTO tasks (name, owner, vo, priority, spec, source, sandbox, flow_run_id)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
+        """,
+        [
+            spec.name,
+            owner,
+            vo,
+            spec.priority,
+            Jsonb(spec.model_dump(mode="json", exclude_none=True)),
+            submission.source,
+            Jsonb([file.model_dump() for file in submission.sandbox]),
+            submission.flow_run_id,
+        ],
+    ).fetchone()
+    return TaskId((row or {})["id"])
+
+
+def insert_inputs(connection: Connection, task_id: TaskId, inputs: Iterable[ResolvedInput]) -> None:
+    """Store the input files of a task in their order."""
+    with connection.cursor().copy(
+        "COPY task_inputs (task_id, position, name, url, size_bytes, sha256, events) FROM STDIN"
+    ) as copy:
+        for position, file in enumerate(inputs):
+            copy.write_row((task_id, position, file.name, file.url, file.size_bytes, file.sha256, file.events))
+
+
+def inputs(connection: Connection, task_id: TaskId) -> list[ResolvedInput]:
+    """Return the input files of a task in their order."""
+    rows = connection.execute(
+        "SELECT name, url, size_bytes, sha256, events FROM task_inputs WHERE task_id = %s ORDER BY position", [task_id]
+    )
+    return [ResolvedInput(**row) for row in rows]
+
+
+def inputs_at(connection: Connection, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Row]:
+    """Return some input files by task and position."""
+    pairs = sorted(set(wanted))
+    if not pairs:
+        return {}
+    rows = connection.execute(
+        """
+        SELECT i.* FROM task_inputs i
+        JOIN unnest(%s::bigint[], %s::int[]) AS w(task_id, position) USING (task_id, position)
+        """,
+        [[task for task, _ in pairs], [position for _, position in pairs]],
+    )
+    return {(row["task_id"], row["position"]): row for row in rows}
+
+
+def get(connection: Connection, task_id: TaskId, *, lock: bool = False) -> Row | None:
+    """Return a task's row; with `lock`, no one else changes it until the transaction ends."""
+    suffix = "FOR UPDATE" if lock else ""
+    return connection.execute(f"SELECT * FROM tasks WHERE id = %s {suffix}", [task_id]).fetchone()
+
+
+def latest_of_name(connection: Connection, name: str) -> TaskId | None:
+    """Return the newest task of a name."""
+    row = connection.execute("SELECT id FROM tasks WHERE name = %s ORDER BY id DESC LIMIT 1", [name]).fetchone()
+    return None if row is None else TaskId(row["id"])
+
+
+def page(connection: Connection, *, state: str | None, before: int | None, limit: int) -> list[Row]:
+    """Return tasks, the newest first, without their long fields."""
+    return connection.execute(
+        """
+        SELECT id, name, owner, vo, state, paused, priority, jobs_total, flow_run_id, reason_code, reason_text,
+            reason_source, created_at, ended_at, spec ? 'merge' AS merges
+        FROM tasks
+        WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(before)s::bigint IS NULL OR id < %(before)s)
+        ORDER BY id DESC LIMIT %(limit)s
+        """,
+        {"state": state, "before": before, "limit": limit},
+    ).fetchall()
+
+
+def unplanned(connection: Connection) -> list[TaskId]:
+    """Return the tasks that were accepted and not split yet, the oldest first."""
+    rows = connection.execute("SELECT id FROM tasks WHERE state IN ('submitted', 'planning') ORDER BY id")
+    return [TaskId(row["id"]) for row in rows]
+
+
+def set_total(connection: Connection, task_id: TaskId, jobs_total: int) -> None:
+    """Note how many jobs a task was split into."""
+    connection.execute("UPDATE tasks SET jobs_total = %s WHERE id = %s", [jobs_total, task_id])
+
+
+def end(connection: Connection, task_id: TaskId, *, ended: bool) -> None:
+    """Set or clear the time of the task's end."""
+    connection.execute(
+        "UPDATE tasks SET ended_at = CASE WHEN %s THEN now() END WHERE id = %s",
+        [ended, task_id],
+    )
+
+
+def set_flow_run(connection: Connection, task_id: TaskId, flow_run_id: str) -> None:
+    """Note the Prefect flow run that drives a task."""
+    connection.execute("UPDATE tasks SET flow_run_id = %s WHERE id = %s", [flow_run_id, task_id])
+
+
+def next_generation(connection: Connection, task_id: TaskId) -> None:
+    """Ask for a new flow run: the task is to be driven again."""
+    connection.execute(
+        "UPDATE tasks SET flow_generation = flow_generation + 1, flow_run_id = NULL WHERE id = %s", [task_id]
+    )
+
+
+def open_ones(connection: Connection) -> list[Row]:
+    """Return all tasks that have not ended, with whether their present stage has."""
+    return connection.execute(
+        """
+        SELECT t.id, t.name, t.owner, t.vo, t.state, t.flow_run_id, t.flow_generation,
+            t.state IN ('running', 'merging') AND NOT EXISTS (
+                SELECT FROM jobs j WHERE j.task_id = t.id AND j.state NOT IN ('done', 'failed', 'cancelled')
+            ) AS stage_ended
+        FROM tasks t WHERE t.state <> ALL(%s) ORDER BY t.id
+        """,
+        [strings(FINAL_TASKS)],
+    ).fetchall()

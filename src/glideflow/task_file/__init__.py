@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read a task file: YAML with line numbers, changes by `--set`, and a sentence for everything that is wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from glideflow.domain import placeholders
+from glideflow.domain.task import TaskSpec
+from glideflow.errors import TaskFileError
+from glideflow.task_file.document import Document, Places, read_document
+from glideflow.task_file.overrides import apply_overrides
+from glideflow.task_file.sentences import schema_version_problem, sentences
+
+__all__ = ["Places", "TaskFile", "read_task_file", "task_schema"]
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """A task file that was read and found to be in order."""
+
+    spec: TaskSpec
+    """The task."""
+    source: str
+    """Its YAML text, with what `--set` changed."""
+    folder: Path
+    """Local files are relative to this folder."""
+    path: Path
+    """The file, as it was named."""
+    places: Places
+    """Where each key stands, for later messages."""
+
+
+def read_task_file(path: Path, overrides: Sequence[str] = ()) -> TaskFile:
+    """Read and check a task file.
+
+    Args:
+        path: The file.
+        overrides: Changes in the form `key=value`, as `--set` takes them: dotted key, value in YAML. Relative files
+            in them are relative to the current folder.
+
+    Returns:
+        The task, with its text and the places of its keys.
+
+    Raises:
+        TaskFileError: The file cannot be read or accepted; one line per problem, with file, line and key.
+    """
+    document = read_document(path)
+    places = document.places
+    problems = apply_overrides(document, overrides, Path.cwd()) if overrides else []
+    values = document.values()
+    outdated = schema_version_problem(values)
+    if outdated:
+        raise TaskFileError([places.sentence(("schema_version",), outdated)], path)
+    spec = _validate(values, places, problems, path)
+    found = [places.sentence(problem.key, problem.text) for problem in placeholders.problems(spec)]
+    if found:
+        raise TaskFileError(found, path)
+    return TaskFile(spec=spec, source=_source(document, overrides), folder=path.parent, path=path, places=places)
+
+
+def _validate(values: dict[str, Any], places: Places, problems: list[str], path: Path) -> TaskSpec:
+    """Return the task; wrong overrides and wrong keys are reported together."""
+    try:
+        spec = TaskSpec.model_validate(values)
+    except ValidationError as error:
+        found = sorted(sentences(error), key=lambda problem: places.line(problem.key))
+        raise TaskFileError(
+            problems + [places.sentence(problem.key, problem.text) for problem in found], path
+        ) from error
+    if problems:
+        raise TaskFileError(problems, path)
+    return spec
+
+
+def _source(document: Document, overrides: Sequence[str]) -> str:
+    return document.dump() if overrides else document.text
+
+
+def task_schema() -> dict[str, Any]:
+    """Return the JSON schema of task files, for editors."""
+    schema = TaskSpec.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "glideflow task",
+        "description": "A task of glideflow: one command over inputs, split into jobs.",
+    }

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A YAML document with the line of each key."""
+
+import io
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from glideflow.errors import TaskFileError
+
+Keys = tuple[str | int, ...]
+
+_NAMED_KEY = re.compile(r"key `([^`]+)`: ")
+_KEY_PARTS = re.compile(r"[^.\[\]]+")
+
+MAX_BYTES = 1_000_000
+"""Longest task file; the text is stored with the task."""
+
+_UNWRAPPED = 10_000
+"""Line width when writing: long lines stay as they are."""
+
+
+def shown(keys: Keys) -> str:
+    """Write the path of a key as users know it, for example `inputs.files[2].path`."""
+    text = ""
+    for key in keys:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+    return text
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where each key of a task stands: a line of the file, or an option `--set`."""
+
+    path: Path
+    """The file."""
+    lines: dict[Keys, int] = field(default_factory=dict)
+    """Line of each key, from 1."""
+    options: dict[Keys, str] = field(default_factory=dict)
+    """Text of the option `--set` that gave a key."""
+
+    def line(self, keys: Keys) -> int:
+        """Return the line of a key, or of the nearest one above it; 0 when there is none."""
+        return next((self.lines[part] for part in _upwards(keys) if part in self.lines), 0)
+
+    def place(self, keys: Keys) -> str:
+        """Return where a key, or what is below it, was given, in words."""
+        inside = [option for known, option in self.options.items() if known[: len(keys)] == keys]
+        if keys and inside:
+            return ", ".join(f"--set {option}" for option in inside)
+        for part in _upwards(keys):
+            if part in self.options:
+                return f"--set {self.options[part]}"
+            if part in self.lines:
+                return f"{self.path}, line {self.lines[part]}"
+        return str(self.path)
+
+    def sentence(self, keys: Keys, text: str) -> str:
+        """Return a problem as one line: place, key, what is wrong."""
+        return f"{self.place(keys)}: key `{shown(keys)}`: {text}" if keys else f"{self.place(keys)}: {text}"
+
+    def located(self, problem: str) -> str:
+        """Put the place in front of a problem that names a key, as the endpoint reports it."""
+        found = _NAMED_KEY.match(problem)
+        if found is None:
+            return problem
+        keys: Keys = tuple(int(part) if part.isdigit() else part for part in _KEY_PARTS.findall(found[1]))
+        return f"{self.place(keys)}: {problem}"
+
+    def replace(self, keys: Keys, option: str) -> None:
+        """Note that an option gave a key, and all that is below it."""
+        self.forget(keys)
+        self.options[keys] = option
+
+    def forget(self, keys: Keys) -> None:
+        """Drop the places of a key and of all below it."""
+        for table in (self.lines, self.options):
+            for known in [known for known in table if known[: len(keys)] == keys]:
+                del table[known]
+
+
+def _upwards(keys: Keys) -> list[Keys]:
+    return [keys[:end] for end in range(len(keys), 0, -1)]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A YAML file that holds a mapping."""
+
+    root: CommentedMap
+    """Its content, with comments and positions."""
+    text: str
+    """Its text."""
+    places: Places
+    """Where its keys are."""
+
+    def values(self) -> dict[str, Any]:
+        """Return the content as plain dictionaries, lists and scalars.
+
+        Raises:
+            TaskFileError: A tag.
+        """
+        values: dict[str, Any] = self._plain(self.root, ())
+        return values
+
+    def _plain(self, node: Any, keys: Keys) -> Any:
+        if isinstance(node, TaggedScalar) or (hasattr(node, "tag") and str(node.tag.value or "").startswith("!")):
+            raise TaskFileError([self.places.sentence(keys, "YAML tags such as `!name` are not used here")])
+        if isinstance(node, dict):
+            return {str(key): self._plain(value, (*keys, str(key))) for key, value in node.items()}
+        if isinstance(node, list):
+            return [self._plain(value, (*keys, number)) for number, value in enumerate(node)]
+        return _scalar(node)
+
+    def dump(self) -> str:
+        """Return the content as YAML, with the comments of the file."""
+        stream = io.StringIO()
+        _yaml().dump(self.root, stream)
+        return stream.getvalue()
+
+
+def _scalar(value: Any) -> Any:
+    """Strip the subclasses in which the parser keeps the spelling of a scalar."""
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="rt", pure=True)
+    yaml.preserve_quotes = True
+    yaml.width = _UNWRAPPED
+    return yaml
+
+
+def read_document(path: Path) -> Document:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        TaskFileError: No such file, not readable, not YAML (with the line), or not a mapping.
+    """
+    text = _read_text(path)
+    try:
+        root = _yaml().load(text)
+    except (YAMLError, RecursionError, ValueError) as error:
+        raise TaskFileError([f"{path}{_yaml_problem(error)}"], path) from error
+    if not isinstance(root, CommentedMap):
+        content = "is empty" if root is None else "does not hold lines of the form `key: value`"
+        raise TaskFileError([f"{path}: {content}; a task file starts with `schema_version: 1`"], path)
+    places = Places(path)
+    _note_lines(root, (), places.lines, set())
+    return Document(root=root, text=text, places=places)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.is_file() and path.stat().st_size > MAX_BYTES:
+            raise TaskFileError([f"{path}: is longer than {MAX_BYTES:,} bytes, too long for a task file"], path)
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TaskFileError([f"{path}: cannot be read: {error.strerror}"], path) from error
+    except UnicodeDecodeError as error:
+        raise TaskFileError([f"{path}: is not a text file in UTF-8"], path) from error
+
+
+def _yaml_problem(error: Exception) -> str:
+    """Return the line and the sentence of a YAML error."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return f": is not valid YAML: {' '.join(str(error).split())}"
+    line = error.problem_mark.line + 1
+    if isinstance(error, DuplicateKeyError):
+        key = str(error.problem).partition('"')[2].partition('"')[0]
+        return f", line {line}: key `{key}`: is given twice"
+    context = f" {error.context}" if error.context else ""
+    hint = "; indent with spaces, not with tabs" if "'\\t'" in str(error.problem) else ""
+    return f", line {line}: is not valid YAML: {error.problem}{context}{hint}"
+
+
+def _note_lines(node: Any, keys: Keys, lines: dict[Keys, int], seen: set[int]) -> None:
+    """Fill `lines` with the line of each key and list item."""
+    if id(node) in seen or not isinstance(node, CommentedMap | CommentedSeq):
+        return
+    seen.add(id(node))
+    for key, position in (node.lc.data or {}).items():
+        here = (*keys, key if isinstance(node, CommentedSeq) else str(key))
+        lines[here] = position[0] + 1
+        # Aliases of one node keep the place of the first.
+        _note_lines(node[key], here, lines, seen)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turn the model's validation errors into sentences: what is wrong, with which value, and what is allowed."""
+
+import datetime as dt
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from glideflow import __version__
+from glideflow.domain.task import SpecError
+from glideflow.task_file.document import Keys
+from glideflow.task_file.shape import allowed_keys, meant_key, unknown_key
+
+SCHEMA_VERSION = 1
+_SHOWN_CHARACTERS = 60
+_TAGS = frozenset({"text", "mapping"})
+
+EXAMPLES = {
+    "schema_version": "`schema_version: 1`",
+    "name": "`name: my-task`",
+    "command": "`command: python3 analyse.py {inputs}`",
+    "file": "`file: result.txt`",
+}
+"""An example for each key that must be given."""
+
+PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$": (
+        "must be letters, digits, `.`, `_` and `-`, at most 100 of them, starting with a letter or digit"
+    ),
+    r"^[a-z][a-z0-9_]{0,39}$": "must be small letters, digits and `_`, at most 40 of them, starting with a letter",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}(@[0-9]+)?$": (
+        "must be the name of a dataset, as `name`, or `name@12` for what task 12 wrote into it"
+    ),
+    r"^[0-9a-f]{64}$": "must be 64 hexadecimal digits (0-9, a-f)",
+}
+"""What each regular expression of the model means."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One problem of a task."""
+
+    key: Keys
+    """Path of the key."""
+    text: str
+    """What is wrong with it."""
+
+
+def schema_version_problem(values: Mapping[str, Any]) -> str | None:
+    """Return the sentence about a version that this release does not read; None when it does, or none is given."""
+    version = values.get("schema_version", SCHEMA_VERSION)
+    if version == SCHEMA_VERSION and not isinstance(version, bool | float):
+        return None
+    return f"must be {SCHEMA_VERSION}, the version that this glideflow ({__version__}) reads, not {show(version)}"
+
+
+def sentences(error: ValidationError) -> list[Sentence]:
+    """Return the problems behind a validation error of a task."""
+    problems: list[dict[str, Any]] = [dict(problem) for problem in error.errors()]
+    unknown = [problem["loc"] for problem in problems if problem["type"] == "extra_forbidden"]
+    # A misspelt key is not missing as well.
+    misspelt = {(*keys[:-1], meant_key(keys)) for keys in unknown}
+    return [
+        _sentence(problem) for problem in problems if problem["type"] != "missing" or problem["loc"] not in misspelt
+    ]
+
+
+def show(value: Any) -> str:
+    """Return a value as a user would write it, shortened."""
+    if value is None:
+        return "empty"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, dt.date):
+        return f"the date {value}"
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str | int | float) else repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 4]} ..."
+
+
+def _sentence(problem: dict[str, Any]) -> Sentence:
+    keys: Keys = problem["loc"]
+    cause = problem.get("ctx", {}).get("error")
+    if keys and keys[-1] == "[key]":
+        keys = keys[:-1]
+        problem["input"] = keys[-1]
+    keys = tuple(key for number, key in enumerate(keys) if not (key in _TAGS and isinstance(keys[number - 1], int)))
+    if isinstance(cause, SpecError):
+        return Sentence(keys + cause.key, str(cause))
+    if problem["type"] == "value_error":
+        return Sentence(keys, str(cause))
+    if problem["type"] == "extra_forbidden":
+        return Sentence(keys, unknown_key(keys))
+    if problem["type"] == "missing":
+        return Sentence(keys, f"missing; write for example {EXAMPLES.get(str(keys[-1]), 'a value')}")
+    describe = _DESCRIPTIONS.get(problem["type"])
+    expected = describe(keys, problem) if describe else problem["msg"]
+    return Sentence(keys, f"{expected}, not {show(problem['input'])}{_remedy(problem)}")
+
+
+def _remedy(problem: dict[str, Any]) -> str:
+    value = problem["input"]
+    if problem["type"] == "string_type" and isinstance(value, str | int | float | dt.date):
+        text = str(value).lower() if isinstance(value, bool) else value
+        return f'; write it in quotes: "{text}"'
+    if value is None:
+        return "; give a value or remove the key"
+    return ""
+
+
+def _mapping(keys: Keys, _: dict[str, Any]) -> str:
+    allowed = ", ".join(f"`{name}`" for name in allowed_keys(keys))
+    return f"must be a mapping with the keys {allowed}" if allowed else "must be a mapping of `key: value`"
+
+
+def _number(_: Keys, problem: dict[str, Any]) -> str:
+    bound = problem.get("ctx", {})
+    if "ge" in bound:
+        return f"must be a whole number of at least {bound['ge']}"
+    return f"must be a whole number of at most {bound['le']}" if "le" in bound else "must be a whole number"
+
+
+def _pattern(_: Keys, problem: dict[str, Any]) -> str:
+    pattern = problem["ctx"]["pattern"]
+    return PATTERNS.get(pattern, f"must match {pattern}")
+
+
+def _literal(_: Keys, problem: dict[str, Any]) -> str:
+    return f"must be {str(problem['ctx']['expected']).replace(chr(39), '`')}"
+
+
+def _length(_: Keys, problem: dict[str, Any]) -> str:
+    bound = problem["ctx"].get("max_length")
+    return f"must have at most {bound} characters" if bound else "must not be empty"
+
+
+_DESCRIPTIONS: dict[str, Callable[[Keys, dict[str, Any]], str]] = {
+    "string_type": lambda *_: "must be text",
+    "int_type": _number,
+    "int_parsing": _number,
+    "int_from_float": _number,
+    "greater_than_equal": _number,
+    "less_than_equal": _number,
+    "string_pattern_mismatch": _pattern,
+    "string_too_short": _length,
+    "string_too_long": _length,
+    "too_short": _length,
+    "literal_error": _literal,
+    "list_type": lambda *_: "must be a list, such as `[a, b]`",
+    "dict_type": _mapping,
+    "model_type": _mapping,
+}

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings: where they come from, and the sentences about wrong ones."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from glideflow.errors import SettingsError
+from glideflow.settings import SETTINGS_FILE, Settings, load_settings, process_environment
+
+
+def problem_of(home: Path, text: str | None = None) -> str:
+    if text is not None:
+        (home / SETTINGS_FILE).write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(home)
+    return str(caught.value)
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path)
+    assert settings.home == tmp_path
+    assert settings.instance == "glideflow"
+    assert settings.debug is False
+
+
+def test_the_home_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLIDEFLOW_HOME", str(tmp_path))
+    (tmp_path / SETTINGS_FILE).write_text("vo: atlas\n")
+    settings = load_settings()
+    assert (settings.home, settings.vo) == (tmp_path, "atlas")
+
+
+def test_a_relative_home_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GLIDEFLOW_HOME", "here")
+    assert load_settings().home == tmp_path / "here"
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / SETTINGS_FILE).write_text("port: 1000\npool_slots: 4\n")
+    monkeypatch.setenv("GLIDEFLOW_PORT", "2000")
+    settings = load_settings(tmp_path)
+    assert (settings.port, settings.pool_slots) == (2000, 4)
+
+
+def test_an_empty_file_is_fine(tmp_path: Path) -> None:
+    (tmp_path / SETTINGS_FILE).write_text("# nothing yet\n")
+    assert load_settings(tmp_path).port == 0
+
+
+def test_an_unknown_setting_names_file_line_and_what_was_meant(tmp_path: Path) -> None:
+    place = f"{tmp_path}/{SETTINGS_FILE}, line 2"
+    assert problem_of(tmp_path, "vo: x\nprot: 1\n") == f"{place}: there is no setting prot; did you mean port?"
+    assert "; allowed are ca_file, cache, " in problem_of(tmp_path, "xyzzy: 1\n")
+
+
+def test_a_wrong_value_names_file_line_and_value(tmp_path: Path) -> None:
+    text = problem_of(tmp_path, "\nport: 70000\nvo: a b\n")
+    second, first = sorted(text.splitlines(), reverse=True)
+    assert first == f"{tmp_path}/{SETTINGS_FILE}, line 2: port: Input should be less than or equal to 65535 (got 70000)"
+    assert "line 3: vo: " in second
+    assert "(got 'a b')" in second
+
+
+def test_a_wrong_variable_of_the_environment_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLIDEFLOW_PORT", "many")
+    assert problem_of(tmp_path).startswith("environment variable GLIDEFLOW_PORT: port: ")
+
+
+@pytest.mark.parametrize("text", ["- a\n", "just text\n", "a: [1\n", "a: 1\na: 2\n"])
+def test_a_file_that_is_no_mapping_is_refused_with_its_name(tmp_path: Path, text: str) -> None:
+    assert problem_of(tmp_path, text).startswith(f"{tmp_path}/{SETTINGS_FILE}")
+
+
+def test_settings_never_change(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError):
+        load_settings(tmp_path).port = 3  # type: ignore[misc]
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_a_child_process_gets_the_environment_with_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLIDEFLOW_VO", "atlas")
+    environment = process_environment(GLIDEFLOW_HOME="/somewhere")
+    assert (environment["GLIDEFLOW_VO"], environment["GLIDEFLOW_HOME"]) == ("atlas", "/somewhere")
