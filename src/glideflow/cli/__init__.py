@@ -4,7 +4,6 @@
 Each command's module is imported when the command is used, so that help and completion stay quick.
 """
 
-import importlib.util
 import os
 import sys
 import traceback
@@ -64,17 +63,15 @@ COMMANDS = (
     Command("pilots", "listing:pilots", RESOURCES, "List pilots, the newest first."),
     Command("sites", "listing:sites", RESOURCES, "List sites, their pilots and the last decision about each."),
     Command("datasets", "listing:datasets", RESOURCES, "List datasets, or the files of one."),
-    Command("up", "mounted:up", INSTANCE, "Start the instance of this home."),
-    Command("down", "mounted:down", INSTANCE, "Stop the instance of this home."),
-    Command("status", "mounted:status", INSTANCE, "Say what of the instance runs."),
-    Command("doctor", "mounted:doctor", INSTANCE, "Check each part of the instance and say what to do."),
+    Command("up", "service:up", INSTANCE, "Start the instance of this home."),
+    Command("down", "service:down", INSTANCE, "Stop the instance of this home."),
+    Command("status", "service:status", INSTANCE, "Say what of the instance runs."),
+    Command("doctor", "doctor:doctor", INSTANCE, "Check each part of the instance and say what to do."),
     Command("pool", "pool:pool_app", INSTANCE, "A private HTCondor pool on this machine."),
     Command("database", "database:database_app", INSTANCE, "Dump and restore the database."),
     Command("schema", "about:schema", OTHER, "Print the JSON schema of task files."),
     Command("version", "about:version", OTHER, "Print the version."),
 )
-
-SERVICE_MODULE = "glideflow.cli.service"
 
 
 def build_app(*, summaries: bool = False) -> App:
@@ -94,15 +91,16 @@ def build_app(*, summaries: bool = False) -> App:
         suppress_keyboard_interrupt=False,
     )
     for command in COMMANDS:
-        if _is_installed(command):
-            summary = command.summary if summaries else None
-            app.command(f"{__name__}.{command.target}", name=command.name, group=command.group, help=summary)
+        if summaries:
+            # Nothing of the command itself is needed: a help text given with it would stay with an app of several.
+            app.command(_listed, name=command.name, group=command.group, help=command.summary)
+        else:
+            app.command(f"{__name__}.{command.target}", name=command.name, group=command.group)
     return app
 
 
-def _is_installed(command: Command) -> bool:
-    module = f"{__name__}.{command.target.partition(':')[0]}"
-    return importlib.util.find_spec(SERVICE_MODULE if module == f"{__name__}.mounted" else module) is not None
+def _listed() -> None:
+    """Stand for a command in the list of commands."""
 
 
 def main() -> None:

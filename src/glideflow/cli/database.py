@@ -27,7 +27,9 @@ database_app = App(
 def dump(file: Path) -> None:
     """Write the databases into a new file; the instance may be running.
 
-    Example: glideflow database dump monday.dump
+    For example:
+
+    * glideflow database dump monday.dump
 
     Args:
         file: The file; must not exist. Mode 0600.
@@ -43,7 +45,9 @@ def dump(file: Path) -> None:
 def restore(file: Path, *, force: Annotated[bool, Parameter(negative=())] = False) -> None:
     """Make the databases anew from a dump; the instance must be down.
 
-    Example: glideflow database restore --force monday.dump
+    For example:
+
+    * glideflow database restore --force monday.dump
 
     Args:
         file: A file written by `glideflow database dump`.

@@ -20,9 +20,13 @@ _STYLES = {Result.OK: "green", Result.WARNING: "yellow", Result.FAILED: "red"}
 
 
 def doctor(*, json_: Json = False) -> None:
-    """Check each part of the instance and say what to do; exit status 1 when something does not work.
+    """Check each part of the instance and say what to do.
 
-    Example: glideflow doctor
+    Exit status 1 when something does not work.
+
+    For example:
+
+    * glideflow doctor
 
     Args:
         json_: Print JSON.

@@ -43,7 +43,9 @@ def up(*, slots: Annotated[int | None, Parameter(validator=Number(gte=1, lte=MAX
 
     A pool that runs already is left alone, unless other slots are asked for; its login token is renewed.
 
-    Example: glideflow pool up --slots 4
+    For example:
+
+    * glideflow pool up --slots 4
 
     Args:
         slots: Cores to advertise; may exceed the machine's. Without it, the setting pool_slots.
@@ -60,7 +62,9 @@ def down(*, purge: Flag = False) -> None:
 
     Its queue and logs stay for the next `up`.
 
-    Example: glideflow pool down --purge
+    For example:
+
+    * glideflow pool down --purge
 
     Args:
         purge: Delete its queue and logs too.
@@ -73,7 +77,9 @@ def down(*, purge: Flag = False) -> None:
 def status(*, json_: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
     """Say which pool serves this home and whether it answers; exit status 1 when none does.
 
-    Example: glideflow pool status --json
+    For example:
+
+    * glideflow pool status --json
 
     Args:
         json_: Print JSON.

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
 from rich.live import Live
@@ -34,24 +34,19 @@ _STYLES = {
 }
 
 
-def register_service(app: App) -> None:
-    """Add these commands to the program's."""
-    for command in (up, down, status):
-        app.command(command)
-    # It imports what every part of the instance is made of, so it is loaded when it is used.
-    app.command("glideflow.cli.doctor:doctor", name="doctor")
-
-
 def up(
     *,
     launcher: Literal["htcondor", "local"] | None = None,
     slots: Annotated[int | None, Parameter(validator=Number(gte=1, lte=MAX_SLOTS))] = None,
 ) -> None:
-    """Start the instance of this home, and a private HTCondor pool where there is no other.
+    """Start the instance of this home.
 
-    What runs already is left alone. The state is in GLIDEFLOW_HOME, by default ~/.glideflow.
+    And a private HTCondor pool, where the sites need one and no configured pool answers. What runs already is left
+    alone. The state is in GLIDEFLOW_HOME, by default ~/.glideflow.
 
-    Example: glideflow up --launcher local --slots 4
+    For example:
+
+    * glideflow up --launcher local --slots 4
 
     Args:
         launcher: How pilots are started: `htcondor`, or `local` for plain processes on this machine. Remembered.
@@ -76,11 +71,14 @@ def up(
 
 
 def down() -> None:
-    """Stop the instance of this home; its state, its queue and its pilots' jobs stay for the next `up`.
+    """Stop the instance of this home.
 
-    A private pool goes on: `glideflow pool down` ends it.
+    Its state, its queue and its pilots' jobs stay for the next `up`. A private pool goes on: `glideflow pool down`
+    ends it.
 
-    Example: glideflow down
+    For example:
+
+    * glideflow down
     """
     console = Console(stderr=True)
     home = Home(load_settings())
@@ -90,9 +88,13 @@ def down() -> None:
 
 
 def status(*, json_: Json = False) -> None:
-    """Say what runs, where, and since when; exit status 1 unless all of it works.
+    """Say what of the instance runs.
 
-    Example: glideflow status --json
+    Where, and since when; exit status 1 unless all of it works.
+
+    For example:
+
+    * glideflow status --json
 
     Args:
         json_: Print JSON.
