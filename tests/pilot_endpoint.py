@@ -375,7 +375,7 @@ class PilotProcess:
         self.secret_file.chmod(0o600)
         self._stderr = folder / "stderr"
         command = [PYTHON, "-I", "-S", str(archive), "--server", endpoint.url]
-        command += ["--pilot-id", pilot_id, "--site", "test", "--ca", str(endpoint.ca_file)]
+        command += ["--pilot-id", pilot_id, "--site", "local", "--ca", str(endpoint.ca_file)]
         command += ["--secret-file", str(self.secret_file), "--scratch", str(self.scratch), *words]
         environment = {**os.environ, "PILOT_ENVIRONMENT_MARK": "not for payloads"}
         with self._stderr.open("wb") as stderr:

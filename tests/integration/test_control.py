@@ -16,14 +16,15 @@ from glideflow.domain.task import Submission, TaskSpec
 from glideflow.errors import IllegalTransition, NotFound, TaskFileError
 from glideflow.identity.secrets import hashed
 from glideflow.services import completion, control, orchestration, planning, views
-from glideflow.services.dispatch import claim_jobs
+from glideflow.services.board import Board
+from glideflow.services.claims import claim_jobs
 from glideflow.services.storage import Storage
 from glideflow.services.submit import Place, submit
 from glideflow.store import pilots
 from glideflow.store.engine import Database
 from glideflow.store.moves import move
 
-SITE = Site(name="here")
+SITES = {"here": Site(name="here")}
 KILL = control.user_reason(ReasonCode.KILLED, "ada", "wrong seed")
 AGAIN = control.user_reason(ReasonCode.RETRY_REQUESTED, "ada", None)
 
@@ -38,7 +39,7 @@ def database(database_url: str) -> Iterator[Database]:
 @pytest.fixture
 def place(database: Database, tmp_path: Path) -> Place:
     return Place(
-        database=database, storage=Storage(tmp_path / "s"), sandboxes=Storage(tmp_path / "x"), sites={"here": SITE},
+        database=database, storage=Storage(tmp_path / "s"), sandboxes=Storage(tmp_path / "x"), sites=SITES,
         max_jobs=1000,
     )  # fmt: skip
 
@@ -56,10 +57,10 @@ def add(place: Place, **more: object) -> TaskId:
 
 def claim(database: Database) -> JobId:
     pilot = PilotId("pilot-one")
-    offer = Offer(pilot_id=pilot, site="here", want=1, cores=1, memory_mb=9000, disk_mb=9000, seconds=90000)
+    offer = Offer(pilot_id=pilot, site="here", node="n", want=1, cores=1, memory_mb=9000, disk_mb=9000, seconds=90000)
     with database.transaction() as connection:
         pilots.plan(connection, "here", {pilot: hashed("x")})
-        (claimed,) = claim_jobs(connection, [offer], {pilot: {"node": "n"}})
+        (claimed,) = claim_jobs(connection, Board(), [offer])
     return JobId(claimed["id"])
 
 
@@ -81,37 +82,37 @@ def test_a_new_task_asks_for_its_flow_run_once(database: Database, task: TaskId)
     assert orchestration.open_tasks(database)[0].flow_run_id == "run-1"
 
 
-def test_planning_twice_writes_the_jobs_once(database: Database, task: TaskId) -> None:
-    assert [planning.plan(database, task, 100) for _ in range(2)] == [3, 3]
+def test_planning_twice_writes_the_jobs_once(place: Place, database: Database, task: TaskId) -> None:
+    assert [planning.plan(place, task) for _ in range(2)] == [3, 3]
     assert views.task(database, task)["jobs"]["ready"] == 3
 
 
-def test_what_was_accepted_before_a_crash_is_planned_afterwards(database: Database, task: TaskId) -> None:
-    assert planning.plan_all(database, 100) == 1
+def test_what_was_accepted_before_a_crash_is_planned_afterwards(place: Place, database: Database, task: TaskId) -> None:
+    assert planning.plan_all(place) == 1
     assert views.task(database, task)["state"] == "running"
 
 
 @pytest.mark.parametrize("planned", [False, True])
 def test_a_task_can_be_killed_and_run_again_before_its_jobs_run(
-    database: Database, task: TaskId, planned: bool
+    place: Place, database: Database, task: TaskId, planned: bool
 ) -> None:
     if planned:
-        planning.plan(database, task, 100)
+        planning.plan(place, task)
     for _ in range(2):
         control.kill_task(database, task, KILL)
         view = views.task(database, task)
         assert (view["state"], view["reason"]["text"]) == ("cancelled", "killed by ada: wrong seed")
     assert view["ended_at"]
-    assert planning.plan(database, task, 100) == (3 if planned else 0)
+    assert planning.plan(place, task) == (3 if planned else 0)
     control.retry_task(database, task, AGAIN)
-    assert planning.plan(database, task, 100) == 3
+    assert planning.plan(place, task) == 3
     view = views.task(database, task)
     assert (view["state"], view["jobs"]["ready"], view["ended_at"]) == ("running", 3, None)
     assert [entry.generation for entry in orchestration.pending(database)] == [2]
 
 
-def test_a_kill_ends_the_attempts_and_tells_prefect(database: Database, task: TaskId) -> None:
-    planning.plan(database, task, 100)
+def test_a_kill_ends_the_attempts_and_tells_prefect(place: Place, database: Database, task: TaskId) -> None:
+    planning.plan(place, task)
     (entry,) = orchestration.pending(database)
     orchestration.record_started(database, entry.id, task, "run-1")
     job = claim(database)
@@ -121,8 +122,8 @@ def test_a_kill_ends_the_attempts_and_tells_prefect(database: Database, task: Ta
     assert actions(database) == ["cancel"]
 
 
-def test_a_killed_job_counts_as_ended_and_can_run_again(database: Database, task: TaskId) -> None:
-    planning.plan(database, task, 100)
+def test_a_killed_job_counts_as_ended_and_can_run_again(place: Place, database: Database, task: TaskId) -> None:
+    planning.plan(place, task)
     job = claim(database)
     for _ in range(2):
         control.kill_job(database, job, KILL)
@@ -133,8 +134,8 @@ def test_a_killed_job_counts_as_ended_and_can_run_again(database: Database, task
         control.retry_job(database, job, AGAIN)
 
 
-def test_the_last_job_to_end_resumes_the_flow(database: Database, task: TaskId) -> None:
-    planning.plan(database, task, 100)
+def test_the_last_job_to_end_resumes_the_flow(place: Place, database: Database, task: TaskId) -> None:
+    planning.plan(place, task)
     for job in (1, 2):
         control.kill_job(database, JobId(job), KILL)
     assert actions(database) == ["start"]
@@ -146,18 +147,20 @@ def test_the_last_job_to_end_resumes_the_flow(database: Database, task: TaskId) 
 def test_a_task_with_open_jobs_cannot_finish_or_merge(database: Database, place: Place) -> None:
     merge = {"command": "cat {inputs}"}
     task = add(place, outputs={"a": {"file": "a"}}, merge=merge)
-    planning.plan(database, task, 100)
+    planning.plan(place, task)
     with pytest.raises(IllegalTransition, match="whose jobs have not all ended"):
         completion.finish(database, task)
     with pytest.raises(IllegalTransition, match="whose jobs have not all ended"):
-        completion.merge(database, task)
+        completion.merge(database, SITES, task)
     end_jobs(database, task, JobState.DONE)
     with pytest.raises(IllegalTransition, match="whose merge has not run"):
         completion.finish(database, task)
 
 
-def test_a_failed_task_names_its_reason_and_only_its_failed_jobs_run_again(database: Database, task: TaskId) -> None:
-    planning.plan(database, task, 100)
+def test_a_failed_task_names_its_reason_and_only_its_failed_jobs_run_again(
+    place: Place, database: Database, task: TaskId
+) -> None:
+    planning.plan(place, task)
     end_jobs(database, task, JobState.DONE)
     with database.transaction() as connection:
         connection.execute("UPDATE jobs SET state = 'failed', reason_text = 'exit 3' WHERE index = 1")
@@ -171,9 +174,9 @@ def test_a_failed_task_names_its_reason_and_only_its_failed_jobs_run_again(datab
 
 def test_a_failed_merge_fails_the_task_and_runs_again_with_it(database: Database, place: Place) -> None:
     task = add(place, outputs={"a": {"file": "a"}}, merge={"command": "cat {inputs}"})
-    planning.plan(database, task, 100)
+    planning.plan(place, task)
     end_jobs(database, task, JobState.DONE)
-    job = completion.merge(database, task)
+    job = completion.merge(database, SITES, task)
     assert job is not None
     with database.transaction() as connection:
         connection.execute("UPDATE jobs SET state = 'failed', reason_text = 'no space' WHERE stage = 'merge'")
@@ -181,13 +184,13 @@ def test_a_failed_merge_fails_the_task_and_runs_again_with_it(database: Database
     view = views.task(database, task)
     assert (view["reason"]["code"], "no space" in view["reason"]["text"]) == ("merge_failed", True)
     control.retry_task(database, task, AGAIN)
-    assert completion.merge(database, task) == job
+    assert completion.merge(database, SITES, task) == job
     view = views.task(database, task)
     assert (view["state"], view["merge"]) == ("merging", {"job_id": job, "state": "ready"})
 
 
-def test_a_done_task_cannot_run_again(database: Database, task: TaskId) -> None:
-    planning.plan(database, task, 100)
+def test_a_done_task_cannot_run_again(place: Place, database: Database, task: TaskId) -> None:
+    planning.plan(place, task)
     end_jobs(database, task, JobState.DONE)
     assert completion.finish(database, task) is TaskState.DONE
     with pytest.raises(IllegalTransition, match="every job is done"):
@@ -219,7 +222,7 @@ def test_a_refused_task_leaves_nothing(database: Database, place: Place) -> None
 
 def test_a_task_is_found_by_its_name_and_a_job_by_its_place(database: Database, place: Place) -> None:
     first, second = add(place), add(place)
-    planning.plan_all(database, 100)
+    planning.plan_all(place)
     assert views.task_id_of(database, "demo") == second
     assert views.task_id_of(database, str(first)) == first
     job = views.job(database, views.job_id_of(database, "demo.2"))

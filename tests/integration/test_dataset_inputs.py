@@ -38,7 +38,7 @@ def task(place: Place, **more: object) -> TaskId:
 def write(place: Place, number: int, file: str) -> TaskId:
     """Let a task of so many jobs write files of one name into the dataset `data`."""
     made = task(place, inputs={"jobs": number})
-    planning.plan(place.database, made, 1000)
+    planning.plan(place, made)
     with place.database.transaction() as connection:
         connection.execute("INSERT INTO pilots (id, site, state, secret_hash) VALUES (%s, 'here', 'ended', '')", [made])
         dataset = files.datasets_for(connection, {"data": "ada"})["data"]

@@ -47,7 +47,7 @@ class Instance:
         """Start a pilot of 2 cores."""
         pilot_id, secret = f"pilot-number-{len(self.pilots)}", f"secret-{len(self.pilots)}"
         with self.endpoint.context.database.transaction() as connection:
-            pilots.plan(connection, "test", {PilotId(pilot_id): hashed(secret)})
+            pilots.plan(connection, "local", {PilotId(pilot_id): hashed(secret)})
         size = ("--cores", "2", "--memory-mb", "2000", "--disk-mb", "2000")
         pilot = PilotProcess(
             self, pilot_archive(), self.folder / pilot_id, *size, *words, pilot_id=pilot_id, secret=secret

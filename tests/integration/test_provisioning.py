@@ -18,7 +18,8 @@ from glideflow.domain.task import Submission, TaskSpec
 from glideflow.errors import CondorError
 from glideflow.launching.launcher import LaunchStatus
 from glideflow.services import control, planning
-from glideflow.services.dispatch import claim_jobs
+from glideflow.services.board import Board
+from glideflow.services.claims import claim_jobs
 from glideflow.services.provisioning import Provisioner
 from glideflow.services.registration import RegistrationRefused, register
 from glideflow.services.storage import Storage
@@ -59,7 +60,7 @@ def add_task(database: Database, folder: Path, number: int) -> TaskId:
     )  # fmt: skip
     spec = TaskSpec.model_validate({"schema_version": 1, "name": "demo", "command": "true", "inputs": {"jobs": number}})
     task_id = submit(place, Submission(spec=spec), Identity(method="test", subject="ada", vo="local"))
-    planning.plan(database, task_id, 1000)
+    planning.plan(place, task_id)
     return task_id
 
 
@@ -83,10 +84,12 @@ def enter(database: Database, launcher: FakeLauncher, position: int = 0) -> Pilo
 
 
 def claim(database: Database, pilot_id: PilotId) -> list[dict[str, Any]]:
-    offer = Offer(pilot_id=pilot_id, site="here", want=1, cores=1, memory_mb=9000, disk_mb=9000, seconds=90000)
+    offer = Offer(
+        pilot_id=pilot_id, site="here", node="n", want=1, cores=1, memory_mb=9000, disk_mb=9000, seconds=90000
+    )  # fmt: skip
     with database.transaction() as connection:
         pilots.heard(connection, [{"id": pilot_id, "sequence": 1, "holding": 1}])
-        return claim_jobs(connection, [offer], {pilot_id: {"node": "n"}})
+        return claim_jobs(connection, Board(), [offer])
 
 
 def age(database: Database, column: str, seconds: int) -> None:

@@ -59,6 +59,11 @@ class ExchangeDesk:
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self.bell = Bell()
 
+    def announce(self) -> None:
+        """Wake the waiting pilots for jobs that became ready; may be called by any thread."""
+        self._dispatcher.announce()
+        self.bell.ring()
+
     async def run(self) -> None:
         """Answer groups until cancelled."""
         self.bell.start()

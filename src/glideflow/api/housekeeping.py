@@ -8,18 +8,21 @@ from datetime import UTC, datetime
 
 from glideflow.api.context import Context
 from glideflow.errors import ServiceError
+from glideflow.services.brokerage import broker_new
 from glideflow.services.planning import plan_all
 from glideflow.services.watchdog import Watch, wake_delayed
+from glideflow.store import tally
 from glideflow.store.engine import Channel
 
 logger = logging.getLogger(__name__)
 
 _WAKE_SECONDS = 0.5
 _SWEEP_SECONDS = 5.0
+_FOLD_SECONDS = 1.0
 
 
 class Housekeeping:
-    """Three threads that end with the endpoint.
+    """Threads that end with the endpoint.
 
     Args:
         context: The endpoint's parts.
@@ -34,6 +37,7 @@ class Housekeeping:
         self._threads = [
             threading.Thread(target=self._listen, name="listener", daemon=True),
             threading.Thread(target=self._repeat, args=(_WAKE_SECONDS, self._wake), name="waker", daemon=True),
+            threading.Thread(target=self._repeat, args=(_FOLD_SECONDS, self._fold), name="tally", daemon=True),
             threading.Thread(target=self._repeat, args=(_SWEEP_SECONDS, self._sweep), name="watchdog", daemon=True),
         ]
 
@@ -50,7 +54,9 @@ class Housekeeping:
 
     def _listen(self) -> None:
         for channel in self._context.database.listen([Channel.JOBS, Channel.COMMANDS], self._stop):
-            if channel is not None:
+            if channel is Channel.JOBS:
+                self._context.desk.announce()
+            elif channel is not None:
                 self._context.desk.bell.ring()
 
     def _repeat(self, seconds: float, work: Callable[[], object]) -> None:
@@ -65,10 +71,15 @@ class Housekeeping:
 
     def _wake(self) -> None:
         wake_delayed(self._context.database)
+        broker_new(self._context.database, self._context.sites)
+
+    def _fold(self) -> None:
+        with self._context.database.transaction() as connection:
+            tally.fold(connection)
 
     def _sweep(self) -> None:
         context = self._context
         lost = self._watch.look(datetime.now(UTC))
         for pilot_id in lost:
             logger.warning("pilot %s was silent for too long; its jobs run elsewhere", pilot_id)
-        plan_all(context.database, context.settings.max_jobs_per_task)
+        plan_all(context.place)

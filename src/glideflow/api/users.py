@@ -71,7 +71,7 @@ def submit_task(
         return vars(preview(context.place, submission))
     task_id = submit(context.place, submission, user)
     # Planned at once and not by the flow: idle pilots start within a fraction of a second, and without Prefect too.
-    background.add_task(planning.plan, context.database, task_id, context.settings.max_jobs_per_task)
+    background.add_task(planning.plan, context.place, task_id)
     return _task(context, task_id)
 
 
@@ -133,7 +133,7 @@ def retry_task(
     """Run the failed and cancelled jobs of a task again."""
     task_id = views.task_id_of(context.database, task)
     control.retry_task(context.database, task_id, _because(ReasonCode.RETRY_REQUESTED, user.subject, wish))
-    background.add_task(planning.plan, context.database, task_id, context.settings.max_jobs_per_task)
+    background.add_task(planning.plan, context.place, task_id)
     return _task(context, task_id)
 
 
@@ -145,14 +145,14 @@ def _because(code: ReasonCode, user: str, wish: Wish | None) -> Any:
 def plan_task(context: ContextOf, user: User, task: str) -> dict[str, Any]:
     """Split a task into jobs, if that was not done."""
     task_id = views.task_id_of(context.database, task)
-    total = planning.plan(context.database, task_id, context.settings.max_jobs_per_task)
+    total = planning.plan(context.place, task_id)
     return {"jobs_total": total, "batches": [vars(batch) for batch in planning.batches(total)]}
 
 
 @router.post("/v1/tasks/{task}/merge", tags=["flows"])
 def merge_task(context: ContextOf, user: User, task: str) -> dict[str, Any]:
     """Start the merge of a task, if it has one and that was not done."""
-    return {"job_id": completion.merge(context.database, views.task_id_of(context.database, task))}
+    return {"job_id": completion.merge(context.database, context.sites, views.task_id_of(context.database, task))}
 
 
 @router.post("/v1/tasks/{task}/finish", tags=["flows"])
@@ -173,7 +173,7 @@ def get_job(context: ContextOf, user: User, job: str) -> dict[str, Any]:
 def explain_job(context: ContextOf, user: User, job: str) -> dict[str, Any]:
     """Say what a job waits for, or why it ended."""
     job_id = views.job_id_of(context.database, job)
-    return explain(context.database, context.sites, job_id, datetime.now(UTC))
+    return explain(context.database, job_id, datetime.now(UTC))
 
 
 @router.get("/v1/jobs/{job}/log", tags=["jobs"])

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end of a stage and of a task: tell the flow, merge, and decide how the task ended."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from glideflow.domain.identifiers import JobId, TaskId
 from glideflow.domain.job import JobPlan
 from glideflow.domain.reasons import Reason, ReasonCode, Source
+from glideflow.domain.site import Site
 from glideflow.domain.states import FINAL_TASKS, JobState, TaskState
 from glideflow.domain.task import TaskSpec
 from glideflow.errors import IllegalTransition, NotFound
-from glideflow.store import jobs, outbox, tasks
+from glideflow.services.brokerage import broker, demand_of
+from glideflow.store import demands, jobs, outbox, tally, tasks
 from glideflow.store.engine import Channel, Connection, Database, notify
 from glideflow.store.moves import move
 
@@ -47,8 +49,13 @@ def _check_stage_ended(connection: Connection, task: Row) -> None:
         raise IllegalTransition(f"task {task['id']}, whose jobs have not all ended,", task["state"], "its next stage")
 
 
-def merge(database: Database, task_id: TaskId) -> JobId | None:
+def merge(database: Database, sites: Mapping[str, Site], task_id: TaskId) -> JobId | None:
     """Start the merge of a task whose main jobs have ended; calling it again changes nothing.
+
+    Args:
+        database: The store.
+        sites: Where the merge job may run.
+        task_id: The task.
 
     Returns:
         The merge job, or None where the task has no merge step or its main jobs failed.
@@ -68,10 +75,12 @@ def merge(database: Database, task_id: TaskId) -> JobId | None:
         if spec.merge is None or task["state"] != TaskState.RUNNING:
             return None
         _check_stage_ended(connection, task)
-        counts = jobs.counts(connection, [task_id])[task_id]
+        counts = tally.by_state(connection, [task_id], stage=jobs.MAIN)[task_id]
         if set(counts) != {JobState.DONE.value}:
             return None
-        jobs.insert(connection, task, jobs.MERGE, [JobPlan(index=0)], spec.merge.resources)
+        demand = demands.ensure(connection, demand_of(task, jobs.MERGE, spec.merge.resources))
+        jobs.insert(connection, task_id, demand, jobs.MERGE, [JobPlan(index=0)])
+        broker(connection, sites)
         move(connection, TaskState.MERGING, [task_id])
         notify(connection, Channel.JOBS)
         made = jobs.at_index(connection, task_id, jobs.MERGE, 0)
@@ -101,7 +110,7 @@ def _verdict(connection: Connection, task: Row) -> tuple[TaskState, Reason | Non
     task_id = TaskId(task["id"])
     if task["state"] not in (TaskState.RUNNING, TaskState.MERGING):
         raise IllegalTransition(f"task {task_id}, which is not split into jobs yet,", task["state"], "its end")
-    counts = jobs.counts(connection, [task_id])[task_id]
+    counts = tally.by_state(connection, [task_id], stage=jobs.MAIN)[task_id]
     total, done = sum(counts.values()), counts.get(JobState.DONE, 0)
     if done < total:
         return TaskState.FAILED, _jobs_failed(connection, task_id, total, total - done)
@@ -119,7 +128,7 @@ def _verdict(connection: Connection, task: Row) -> tuple[TaskState, Reason | Non
 
 def _jobs_failed(connection: Connection, task_id: TaskId, total: int, missing: int) -> Reason:
     text = f"{missing} of {total} jobs failed"
-    worst = next(iter(jobs.failures(connection, task_id, limit=1)), None)
+    worst = next(iter(tally.failures(connection, task_id, limit=1)), None)
     if worst is not None:
         text += f", {worst['count']} of them like job {worst['job_id']}: {worst['text']}"
     else:

@@ -6,7 +6,7 @@ from glideflow.domain.reasons import Reason, ReasonCode, Source
 from glideflow.domain.states import FINAL_JOBS, FINAL_TASKS, AttemptState, JobState, PilotState, TaskState
 from glideflow.errors import IllegalTransition, NotFound
 from glideflow.services.completion import announce_ended_stages, locked
-from glideflow.store import attempts, jobs, outbox, pilots, tasks
+from glideflow.store import attempts, jobs, outbox, pilots, tally, tasks
 from glideflow.store.engine import Channel, Connection, Database, notify
 from glideflow.store.moves import move
 
@@ -28,7 +28,7 @@ def kill_task(database: Database, task_id: TaskId, reason: Reason) -> None:
         move(connection, TaskState.CANCELLED, [task_id], reason=reason)
         tasks.end(connection, task_id, ended=True)
         busy = _cancel_jobs(connection, jobs.of_task(connection, task_id, _OPEN_JOBS), reason)
-        if not jobs.any_ready(connection):
+        if not tally.any_open(connection):
             # Nobody else needs these pilots now: they end instead of idling in their slots.
             text = f"task {task_id} was killed and no other job is waiting"
             drained = Reason(code=ReasonCode.PILOT_IDLE, text=text, source=Source.SERVER)

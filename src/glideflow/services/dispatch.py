@@ -6,20 +6,22 @@ receipts, commands and orders. Exchanges that arrive together share a transactio
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from glideflow.domain.identifiers import JobId, PilotId
-from glideflow.domain.matching import Demand, Offer, match
+from glideflow.domain.identifiers import PilotId
+from glideflow.domain.matching import Offer
 from glideflow.domain.messages import Answer, Command, Exchange, Order, ReasonMessage
 from glideflow.domain.states import PilotState
 from glideflow.errors import NotAllowed
+from glideflow.services.board import Board
+from glideflow.services.claims import claim_jobs
 from glideflow.services.completion import announce_ended_stages
 from glideflow.services.orders import TaskCache, make_orders
 from glideflow.services.settlement import settle
 from glideflow.services.storage import Storage
-from glideflow.store import attempts, jobs, pilots
+from glideflow.store import attempts, demands, pilots
 from glideflow.store.engine import Connection, Database
 from glideflow.store.moves import move
 
@@ -52,6 +54,11 @@ class Dispatcher:
         self._database = database
         self._storage = storage
         self._cache = TaskCache()
+        self._board = Board()
+
+    def announce(self) -> None:
+        """Note that jobs became ready; may be called by any thread."""
+        self._board.announce()
 
     def answer(self, calls: Sequence[Call]) -> list[Answer | PilotRefused]:
         """Answer exchanges of different pilots in one transaction.
@@ -130,82 +137,35 @@ class Dispatcher:
             for claim in attempts.unheard(connection, holding)
             if claim["attempt_id"] not in holding[claim["pilot_id"]]
         ]
+        if claims:
+            asked = demands.read(connection, (claim["demand_id"] for claim in claims))
+            claims = [{**claim, "demand": asked[claim["demand_id"]]} for claim in claims]
         repeated = {claim["pilot_id"] for claim in claims}
-        offers: dict[str, list[Offer]] = defaultdict(list)
-        for call in calls:
-            pilot = current[call.pilot_id]
-            if pilot["state"] == PilotState.REGISTERED and call.exchange.want and call.pilot_id not in repeated:
-                offers[pilot["site"]].append(_offer(call, pilot["site"]))
-        for site_offers in offers.values():
-            claims += claim_jobs(connection, site_offers, current)
+        offers = [
+            _offer(call, current[call.pilot_id])
+            for call in calls
+            if call.exchange.want
+            and current[call.pilot_id]["state"] == PilotState.REGISTERED
+            and call.pilot_id not in repeated
+        ]
+        claims += claim_jobs(connection, self._board, offers)
         found: dict[str, list[Order]] = defaultdict(list)
         for claim, order in zip(claims, make_orders(connection, self._cache, claims), strict=True):
             found[claim["pilot_id"]].append(order)
         return found
 
 
-def claim_jobs(connection: Connection, offers: Sequence[Offer], current: Mapping[str, Row]) -> list[Row]:
-    """Give ready jobs to the pilots of one site.
-
-    Args:
-        connection: The caller's transaction.
-        offers: What the pilots have free.
-        current: The pilots' rows, for their nodes.
-
-    Returns:
-        The claimed jobs with `attempt_id`, `number` and `pilot_id`.
-    """
-    candidates = {row["id"]: row for row in jobs.ready(connection, _largest(offers), sum(o.want for o in offers))}
-    if not candidates:
-        return []
-    pairs = match((_demand(row) for row in candidates.values()), offers)
-    claims = [{**candidates[job], "pilot_id": pilot, "number": candidates[job]["attempts"] + 1} for job, pilot in pairs]
-    if not claims:
-        return []
-    jobs.claim(
-        connection,
-        [{"id": claim["id"], "site": offers[0].site, "node": current[claim["pilot_id"]]["node"]} for claim in claims],
-    )
-    made = attempts.insert(
-        connection,
-        [{"job_id": claim["id"], **{key: claim[key] for key in ("task_id", "pilot_id", "number")}} for claim in claims],
-    )
-    return [{**claim, "attempt_id": made[claim["id"]]} for claim in claims]
-
-
-def _demand(row: Row) -> Demand:
-    return Demand(
-        job_id=JobId(row["id"]),
-        cores=row["cores"],
-        memory_mb=row["memory_mb"],
-        disk_mb=row["disk_mb"],
-        wall_seconds=row["wall_seconds"],
-        pinned_site=row["pinned_site"],
-    )
-
-
-def _offer(call: Call, site: str) -> Offer:
+def _offer(call: Call, pilot: Row) -> Offer:
     free = call.exchange.free
     return Offer(
         pilot_id=call.pilot_id,
-        site=site,
+        site=pilot["site"],
+        node=pilot["node"],
         want=call.exchange.want,
         cores=free.cores,
         memory_mb=free.memory_mb,
         disk_mb=free.disk_mb,
         seconds=free.seconds,
-    )
-
-
-def _largest(offers: Iterable[Offer]) -> Offer:
-    """Return an offer as large as the largest of some in each respect."""
-    every = list(offers)
-    return replace(
-        every[0],
-        cores=max(offer.cores for offer in every),
-        memory_mb=max(offer.memory_mb for offer in every),
-        disk_mb=max(offer.disk_mb for offer in every),
-        seconds=max(offer.seconds for offer in every),
     )
 
 

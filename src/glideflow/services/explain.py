@@ -6,24 +6,20 @@ from datetime import datetime
 from typing import Any
 
 from glideflow.domain.identifiers import JobId, TaskId
-from glideflow.domain.site import Site
 from glideflow.domain.states import JobState, PilotState
-from glideflow.domain.task import Resources
 from glideflow.errors import NotFound
-from glideflow.services.submit import offers
 from glideflow.services.views import View, attempts_of, job_view
-from glideflow.store import jobs, pilots, tasks
+from glideflow.store import demands, jobs, pilots, tasks
 from glideflow.store.engine import Connection, Database
 
 Row = Mapping[str, Any]
 
 
-def explain(database: Database, sites: Mapping[str, Site], job_id: JobId, now: datetime) -> View:
+def explain(database: Database, job_id: JobId, now: datetime) -> View:
     """Explain a job.
 
     Args:
         database: The store.
-        sites: The instance's sites by name.
         job_id: The job.
         now: The time, for "since" and "in".
 
@@ -41,7 +37,7 @@ def explain(database: Database, sites: Mapping[str, Site], job_id: JobId, now: d
         task = tasks.get(connection, TaskId(job["task_id"]))
         sentences = [
             *_history(job, tries),
-            *_EXPLAIN[JobState(job["state"])](connection, job, sites, now),
+            *_EXPLAIN[JobState(job["state"])](connection, job, now),
             *(
                 [f"Task {job['task_id']} is paused: `glideflow resume` lets it go on."]
                 if task and task["paused"]
@@ -65,7 +61,7 @@ def _times(number: int) -> str:
     return "once" if number == 1 else f"{number} times"
 
 
-def _waiting(connection: Connection, job: Row, sites: Mapping[str, Site], now: datetime) -> Iterator[str]:
+def _waiting(connection: Connection, job: Row, now: datetime) -> Iterator[str]:
     if job["not_before"] is not None:
         seconds = max((job["not_before"] - now).total_seconds(), 0)
         yield f"It waits {seconds:.0f} s more before the next attempt: the delay after failure {job['failures']}."
@@ -73,63 +69,64 @@ def _waiting(connection: Connection, job: Row, sites: Mapping[str, Site], now: d
         yield "It waits for its inputs."
 
 
-def _ready(connection: Connection, job: Row, sites: Mapping[str, Site], now: datetime) -> Iterator[str]:
+def _ready(connection: Connection, job: Row, now: datetime) -> Iterator[str]:
     ahead = jobs.ahead(connection, job)
     more = " or more" if ahead >= 10_000 else ""
-    yield f"It is ready: the next free pilot that fits takes it. {ahead}{more} ready jobs come before it."
+    yield f"It is ready: the next free pilot that fits takes it. {ahead}{more} ready jobs like it come before it."
     counts, decisions = pilots.counts(connection), pilots.decisions(connection)
-    needs = Resources(**{key: job[key] for key in ("cores", "memory_mb", "disk_mb", "wall_seconds")})
-    for site in sites.values():
-        if job["pinned_site"] not in (None, site.name):
-            yield f"Site {site.name} may not take it: the task is pinned to {job['pinned_site']}."
-        elif not offers(site, needs):
-            yield f"Site {site.name} cannot take it: its pilots are smaller than what the job asks for."
+    choice = demands.brokerage(connection, job["demand_id"])
+    if choice["sites"] is None:
+        yield "Where it may run is worked out in a moment."
+        return
+    for name, reason in choice["brokerage"].items():
+        if name in choice["sites"]:
+            yield _site_sentence(name, counts.get(name, {}), decisions.get(name))
         else:
-            yield _site_sentence(site, counts.get(site.name, {}), decisions.get(site.name))
+            yield f"Site {name} may not take it: {reason}."
 
 
-def _site_sentence(site: Site, counts: Mapping[str, int], decision: Row | None) -> str:
+def _site_sentence(name: str, counts: Mapping[str, int], decision: Row | None) -> str:
     running = counts.get(PilotState.REGISTERED, 0)
     queued = counts.get(PilotState.SUBMITTED, 0) + counts.get(PilotState.PLANNED, 0)
     held = counts.get(PilotState.HELD, 0)
-    text = f"Site {site.name} has {running} pilots running, {queued} queued and {held} held."
+    text = f"Site {name} has {running} pilots running, {queued} queued and {held} held."
     if decision is None:
         return f"{text} No decision about more pilots was made yet: is the factory running? See `glideflow doctor`."
     return f"{text} Last decision: {decision['pilots']} more pilots ({'; '.join(decision['reasons'])})."
 
 
-def _claimed(connection: Connection, job: Row, sites: Mapping[str, Site], now: datetime) -> Iterator[str]:
+def _claimed(connection: Connection, job: Row, now: datetime) -> Iterator[str]:
     yield f"A pilot on {job['node']} (site {job['site']}) took it and prepares its files; the command starts next."
 
 
-def _running(connection: Connection, job: Row, sites: Mapping[str, Site], now: datetime) -> Iterator[str]:
+def _running(connection: Connection, job: Row, now: datetime) -> Iterator[str]:
     since = f" for {(now - job['started_at']).total_seconds():.0f} s" if job["started_at"] else ""
     yield f"Its command runs on {job['node']} (site {job['site']}){since}; at most {job['wall_seconds']} s are allowed."
     yield f"`glideflow log {job['id']} --follow` shows what it prints."
 
 
-def _verifying(connection: Connection, job: Row, sites: Mapping[str, Site], now: datetime) -> Iterator[str]:
+def _verifying(connection: Connection, job: Row, now: datetime) -> Iterator[str]:
     yield "Its pilot reported the end; the server checks that the outputs are complete."
 
 
-def _done(connection: Connection, job: Row, sites: Mapping[str, Site], now: datetime) -> Iterator[str]:
+def _done(connection: Connection, job: Row, now: datetime) -> Iterator[str]:
     took = ""
     if job["started_at"] and job["ended_at"]:
         took = f" after {(job['ended_at'] - job['started_at']).total_seconds():.1f} s"
     yield f"It is done{took} on {job['node']} (site {job['site']}), with verified outputs."
 
 
-def _failed(connection: Connection, job: Row, sites: Mapping[str, Site], now: datetime) -> Iterator[str]:
+def _failed(connection: Connection, job: Row, now: datetime) -> Iterator[str]:
     yield f"It failed for good: {job['reason_text']} [{job['reason_code']}, said by the {job['reason_source']}]."
     yield (f"`glideflow log {job['id']}` shows what it printed; `glideflow retry --job {job['id']}` runs it again.")
 
 
-def _cancelled(connection: Connection, job: Row, sites: Mapping[str, Site], now: datetime) -> Iterator[str]:
+def _cancelled(connection: Connection, job: Row, now: datetime) -> Iterator[str]:
     yield f"It was cancelled: {job['reason_text']}."
     yield f"`glideflow retry --job {job['id']}` runs it again."
 
 
-_Explain = Callable[[Connection, Row, Mapping[str, Site], datetime], Iterator[str]]
+_Explain = Callable[[Connection, Row, datetime], Iterator[str]]
 _EXPLAIN: Mapping[JobState, _Explain] = {
     JobState.WAITING: _waiting,
     JobState.READY: _ready,

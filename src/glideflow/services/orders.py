@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glideflow.domain.demand import Demand
 from glideflow.domain.identifiers import TaskId
 from glideflow.domain.job import InputSlice
 from glideflow.domain.messages import Order, OrderInput, OrderOutput
@@ -17,7 +18,12 @@ from glideflow.store.engine import Connection
 Row = Mapping[str, Any]
 
 
-_Known = tuple[TaskSpec, tuple[SandboxFile, ...], int]
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    spec: TaskSpec
+    sandbox: tuple[SandboxFile, ...]
+    jobs_total: int
+    owner: str
 
 
 class TaskCache:
@@ -42,22 +48,31 @@ class TaskCache:
 
     def spec(self, task_id: int) -> TaskSpec:
         """Return a loaded task's definition."""
-        return self._known[task_id][0]
+        return self._known[task_id].spec
 
     def sandbox(self, task_id: int) -> tuple[SandboxFile, ...]:
         """Return a loaded task's sandbox files."""
-        return self._known[task_id][1]
+        return self._known[task_id].sandbox
 
     def jobs_total(self, task_id: int) -> int:
         """Return the number of a loaded task's jobs."""
-        return self._known[task_id][2]
+        return self._known[task_id].jobs_total
+
+    def owner(self, task_id: int) -> str:
+        """Return who submitted a loaded task."""
+        return self._known[task_id].owner
 
 
 def _load(connection: Connection, task_id: TaskId) -> _Known | None:
     row = tasks.get(connection, task_id)
     if row is None:
         return None
-    return TaskSpec(**row["spec"]), tuple(SandboxFile(**file) for file in row["sandbox"]), row["jobs_total"] or 0
+    return _Known(
+        spec=TaskSpec(**row["spec"]),
+        sandbox=tuple(SandboxFile(**file) for file in row["sandbox"]),
+        jobs_total=row["jobs_total"] or 0,
+        owner=row["owner"],
+    )
 
 
 def make_orders(connection: Connection, cache: TaskCache, claims: Sequence[Row]) -> list[Order]:
@@ -66,7 +81,7 @@ def make_orders(connection: Connection, cache: TaskCache, claims: Sequence[Row])
     Args:
         connection: The caller's transaction.
         cache: Definitions of tasks.
-        claims: Jobs with `attempt_id` and `number`.
+        claims: Jobs with `demand`, `attempt_id` and `number`.
     """
     cache.load(connection, [claim["task_id"] for claim in claims])
     positions = [(claim["task_id"], piece[0]) for claim in claims for piece in claim["slices"]]
@@ -137,6 +152,7 @@ def command_of(spec: TaskSpec, claim: Row, jobs_total: int, inputs: Sequence[Inp
 
 def _order(cache: TaskCache, claim: Row, inputs: Sequence[Input]) -> Order:
     task_id, attempt_id = claim["task_id"], claim["attempt_id"]
+    demand: Demand = claim["demand"]
     spec, jobs_total = cache.spec(task_id), cache.jobs_total(task_id)
     command, names = command_of(spec, claim, jobs_total, inputs)
     label = "merge" if claim["stage"] == jobs.MERGE else claim["index"]
@@ -157,7 +173,10 @@ def _order(cache: TaskCache, claim: Row, inputs: Sequence[Input]) -> Order:
             for name, file in names.items()
         ),
         document=_document(spec, claim, jobs_total, inputs, names),
-        **{key: claim[key] for key in ("cores", "memory_mb", "disk_mb", "wall_seconds")},
+        cores=demand.cores,
+        memory_mb=demand.memory_mb,
+        disk_mb=demand.disk_mb,
+        wall_seconds=demand.wall_seconds,
     )
 
 

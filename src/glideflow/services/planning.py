@@ -10,9 +10,11 @@ from glideflow.domain.splitting import split
 from glideflow.domain.states import TaskState
 from glideflow.domain.task import TaskSpec
 from glideflow.errors import TaskFileError
+from glideflow.services.brokerage import broker, demand_of
 from glideflow.services.completion import locked
-from glideflow.store import jobs, tasks
-from glideflow.store.engine import Channel, Connection, Database, notify
+from glideflow.services.submit import Place
+from glideflow.store import demands, jobs, tasks
+from glideflow.store.engine import Channel, Connection, notify
 from glideflow.store.moves import move
 
 MOST_BATCHES = 20
@@ -28,13 +30,12 @@ class Batch:
     last: int
 
 
-def plan(database: Database, task_id: TaskId, max_jobs: int) -> int:
+def plan(place: Place, task_id: TaskId) -> int:
     """Write the jobs of a task; of a task that has its jobs, only count them.
 
     Args:
-        database: The store.
+        place: The store, the sites and the limits.
         task_id: The task.
-        max_jobs: Most jobs of one task.
 
     Returns:
         How many jobs it has. All are written in one transaction, or none.
@@ -42,37 +43,39 @@ def plan(database: Database, task_id: TaskId, max_jobs: int) -> int:
     Raises:
         NotFound: There is no such task.
     """
-    with database.transaction() as connection:
+    with place.database.transaction() as connection:
         task = locked(connection, task_id)
         if task["state"] not in (TaskState.SUBMITTED, TaskState.PLANNING):
             return int(task["jobs_total"] or 0)
-        return _write_jobs(connection, task, max_jobs)
+        return _write_jobs(connection, place, task)
 
 
-def _write_jobs(connection: Connection, task: dict[str, Any], max_jobs: int) -> int:
+def _write_jobs(connection: Connection, place: Place, task: dict[str, Any]) -> int:
     task_id = TaskId(task["id"])
     spec = TaskSpec(**task["spec"])
     move(connection, TaskState.PLANNING, [task_id])
     try:
-        plans = split(tasks.inputs(connection, task_id), spec, max_jobs)
+        plans = split(tasks.inputs(connection, task_id), spec, place.max_jobs)
     except TaskFileError as error:
         reason = Reason(code=ReasonCode.PLANNING_FAILED, text=str(error), source=Source.SERVER)
         move(connection, TaskState.FAILED, [task_id], reason=reason)
         tasks.end(connection, task_id, ended=True)
         return 0
-    count = jobs.insert(connection, task, jobs.MAIN, plans, spec.resources)
+    demand = demands.ensure(connection, demand_of(task, jobs.MAIN, spec.resources))
+    count = jobs.insert(connection, task_id, demand, jobs.MAIN, plans)
+    broker(connection, place.sites)
     tasks.set_total(connection, task_id, count)
     move(connection, TaskState.RUNNING, [task_id])
     notify(connection, Channel.JOBS)
     return count
 
 
-def plan_all(database: Database, max_jobs: int) -> int:
+def plan_all(place: Place) -> int:
     """Plan every task that was accepted and not planned, for example before a restart; returns how many."""
-    with database.transaction() as connection:
+    with place.database.transaction() as connection:
         waiting = tasks.unplanned(connection)
     for task_id in waiting:
-        plan(database, task_id, max_jobs)
+        plan(place, task_id)
     return len(waiting)
 
 

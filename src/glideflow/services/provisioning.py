@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import Any
 
 from glideflow.domain.identifiers import PilotId
-from glideflow.domain.matching import Offer
 from glideflow.domain.provisioning import Decision, SiteView, decide
 from glideflow.domain.reasons import Reason, ReasonCode, Source
 from glideflow.domain.site import Site
@@ -23,7 +22,7 @@ from glideflow.launching.launcher import LaunchedPilot, Launcher, LaunchStatus, 
 from glideflow.services.completion import announce_ended_stages
 from glideflow.services.settlement import give_up
 from glideflow.services.watchdog import lose
-from glideflow.store import jobs, pilots
+from glideflow.store import demands, pilots, tally
 from glideflow.store.engine import Connection, Database
 from glideflow.store.moves import move, reason_values
 
@@ -120,7 +119,7 @@ class Provisioner:
         with self._database.transaction() as connection:
             rows = pilots.open_at(connection, site.name)
             decision = decide(site, _view(connection, site, rows))
-            unwanted = [] if jobs.any_ready(connection) else _unwanted(rows)
+            unwanted = [] if tally.any_open(connection) else _unwanted(rows)
             planned = {PilotId(secrets.token_hex(8)): new_secret() for _ in range(decision.n)}
             pilots.plan(connection, site.name, {pilot: hashed(secret) for pilot, secret in planned.items()})
         if unwanted:
@@ -214,21 +213,12 @@ def _note_gone(connection: Connection, row: _Row) -> set[int]:
 
 
 def _view(connection: Connection, site: Site, rows: Sequence[_Row]) -> SiteView:
-    room = Offer(
-        pilot_id=PilotId(""),
-        site=site.name,
-        want=1,
-        cores=site.cores,
-        memory_mb=site.memory_mb,
-        disk_mb=site.disk_mb,
-        seconds=site.longest_job_seconds,
-    )
-    fitting = jobs.demand(connection, room)
+    fitting = [(demand, ready) for demand, ready, _ in demands.with_work(connection) if site.name in demand.sites]
     recent = pilots.recent_ends(connection, site.name, _RECENT_SECONDS, _SHORT_SECONDS)
     states = [(row["state"], row["holding"]) for row in rows]
     return SiteView(
-        ready_jobs=fitting["jobs"],
-        ready_cores=fitting["cores"],
+        ready_jobs=sum(ready for _, ready in fitting),
+        ready_cores=sum(demand.cores * ready for demand, ready in fitting),
         queued=sum(state in (PilotState.PLANNED, PilotState.SUBMITTED) for state, _ in states),
         idle=sum(row["state"] == PilotState.REGISTERED and not row["holding"] and _is_heard(row) for row in rows),
         running=sum(

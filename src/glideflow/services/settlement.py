@@ -48,6 +48,18 @@ class Ending:
     """The verified outputs."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """An attempt that ended without success."""
+
+    row: Row
+    """The attempt with its job, as locked."""
+    reason: Reason
+    """Why."""
+    report: Report | None = None
+    """What the pilot said; None where it said nothing."""
+
+
 def settle(
     connection: Connection, storage: Storage, cache: TaskCache, reports: Sequence[tuple[str, Report]]
 ) -> Settled:
@@ -116,17 +128,6 @@ def _finish(
     """Apply final reports; returns the tasks of which a job ended for good."""
     if not finished:
         return frozenset()
-    attempts.report(connection, [_reported(row, report) for row, report in finished])
-    move_each(
-        connection,
-        JobState.VERIFYING,
-        [
-            {"id": row["job_id"], **reason_values(None), "started_at": _instant(report.started_at)}
-            for row, report in finished
-        ],
-        columns=", started_at timestamptz",
-        set_also=", started_at = coalesce(t.started_at, r.started_at)",
-    )
     paths = [output.path for _, report in finished for output in report.outputs]
     objects = files.objects(connection, (path.removeprefix("/storage/") for path in paths)) if paths else {}
     endings = []
@@ -136,15 +137,17 @@ def _finish(
             endings.append(Ending(row=row, report=report, failure=failure, produced=produced))
         else:
             endings.append(Ending(row=row, report=report, failure=_failure(report)))
-    _succeed(connection, [ending for ending in endings if ending.failure is None])
+    _succeed(connection, cache, [ending for ending in endings if ending.failure is None])
     done = {ending.row["task_id"] for ending in endings if ending.failure is None}
-    return frozenset(done | _fail(connection, [ending for ending in endings if ending.failure is not None]))
+    return frozenset(done | _fail(connection, cache, [ending for ending in endings if ending.failure is not None]))
 
 
-def _reported(row: Row, report: Report) -> Row:
+def _reported(ending: Ending) -> Row:
+    """Return what the pilot said as an attempt's values."""
+    report = ending.report
     return {
-        "id": row["id"],
-        **reason_values(report.reason.reason() if report.reason else None),
+        "id": ending.row["id"],
+        **reason_values(ending.failure),
         "sequence": report.sequence,
         "started_at": _instant(report.started_at),
         "ended_at": _instant(report.ended_at),
@@ -164,14 +167,13 @@ def _failure(report: Report) -> Reason:
     )
 
 
-def _succeed(connection: Connection, endings: Sequence[Ending]) -> None:
+def _succeed(connection: Connection, cache: TaskCache, endings: Sequence[Ending]) -> None:
     """Register the outputs and finish the jobs, in one transaction with everything else."""
     if not endings:
         return
-    nothing = reason_values(None)
     made = [(ending, produced) for ending in endings for produced in ending.produced]
     if made:
-        owners = {produced.dataset: ending.row["owner"] for ending, produced in made}
+        owners = {produced.dataset: cache.owner(ending.row["task_id"]) for ending, produced in made}
         datasets = files.datasets_for(connection, owners)
         files.insert(
             connection,
@@ -186,59 +188,80 @@ def _succeed(connection: Connection, endings: Sequence[Ending]) -> None:
                 for ending, produced in made
             ],
         )
-    attempts.settle(connection, AttemptState.DONE, [{"id": ending.row["id"], **nothing} for ending in endings])
+    attempts.finish(connection, AttemptState.DONE, [_reported(ending) for ending in endings])
     jobs.settle(
         connection,
         JobState.DONE,
         [
-            {"id": ending.row["job_id"], **nothing, "failures": ending.row["failures"], "delay": 0, "exit_code": 0}
+            {
+                "id": ending.row["job_id"],
+                **reason_values(None),
+                "failures": ending.row["failures"],
+                "delay": 0,
+                "exit_code": 0,
+                "started_at": _instant(ending.report.started_at),
+            }
             for ending in endings
         ],
+        via=JobState.VERIFYING,
     )
 
 
-def _fail(connection: Connection, endings: Sequence[Ending]) -> set[int]:
+def _fail(connection: Connection, cache: TaskCache, endings: Sequence[Ending]) -> set[int]:
     """Let the failure policy decide about jobs whose attempts failed."""
     by_state: dict[AttemptState, list[Row]] = defaultdict(list)
     for ending in endings:
         refused = ending.report.outcome is Outcome.REFUSED
-        state = AttemptState.REFUSED if refused else AttemptState.FAILED
-        by_state[state].append({"id": ending.row["id"], **reason_values(ending.failure)})
+        by_state[AttemptState.REFUSED if refused else AttemptState.FAILED].append(_reported(ending))
     for state, rows in by_state.items():
-        attempts.settle(connection, state, rows)
-    return judge_jobs(
-        connection,
-        [(ending.row, ending.failure, ending.report.exit_code) for ending in endings if ending.failure is not None],
-    )
+        attempts.finish(connection, state, rows)
+    failed = [
+        Failed(row=ending.row, reason=ending.failure, report=ending.report)
+        for ending in endings
+        if ending.failure is not None
+    ]
+    return judge_jobs(connection, cache, failed, via=JobState.VERIFYING)
 
 
-def judge_jobs(connection: Connection, failed: Iterable[tuple[Row, Reason, int | None]]) -> set[int]:
+def judge_jobs(
+    connection: Connection, cache: TaskCache, failed: Sequence[Failed], *, via: JobState | None = None
+) -> set[int]:
     """Send jobs whose attempts ended without success to where the failure policy says.
 
     Args:
         connection: The caller's transaction.
-        failed: The attempt's row with its job's numbers, why it ended, and the exit code.
+        cache: Definitions of tasks.
+        failed: The attempts.
+        via: VERIFYING for attempts of which the pilot reported the end.
 
     Returns:
         The tasks of which a job failed for good.
     """
     by_state: dict[JobState, list[Row]] = defaultdict(list)
     ended: set[int] = set()
-    for row, reason, exit_code in failed:
-        verdict = judge_failure(reason.code, failures=row["failures"], attempts=row["attempts"], retries=row["retries"])
+    cache.load(connection, [item.row["task_id"] for item in failed])
+    for item in failed:
+        row = item.row
+        verdict = judge_failure(
+            item.reason.code,
+            failures=row["failures"],
+            attempts=row["attempts"],
+            retries=cache.spec(row["task_id"]).retries,
+        )
         by_state[verdict.state].append(
             {
                 "id": row["job_id"],
-                **reason_values(reason),
+                **reason_values(item.reason),
                 "failures": verdict.failures,
                 "delay": verdict.delay_seconds,
-                "exit_code": exit_code,
+                "exit_code": item.report.exit_code if item.report else None,
+                "started_at": _instant(item.report.started_at) if item.report else None,
             }
         )
         if verdict.state in FINAL_JOBS:
             ended.add(row["task_id"])
     for state, rows in by_state.items():
-        jobs.settle(connection, state, rows)
+        jobs.settle(connection, state, rows, via=via)
     if by_state[JobState.READY]:
         notify(connection, Channel.JOBS)
     return ended
@@ -252,7 +275,7 @@ def give_up(connection: Connection, pilot_ids: Iterable[Any], reason: Reason) ->
     """
     rows = attempts.open_of_pilots(connection, pilot_ids)
     lost = set(move(connection, AttemptState.LOST, (row["id"] for row in rows), reason=reason, set_also=_NOW))
-    return judge_jobs(connection, [(row, reason, None) for row in rows if row["id"] in lost])
+    return judge_jobs(connection, TaskCache(), [Failed(row=row, reason=reason) for row in rows if row["id"] in lost])
 
 
 _NOW = ", ended_at = now()"

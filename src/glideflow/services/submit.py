@@ -15,8 +15,9 @@ from glideflow.domain.job import JobPlan
 from glideflow.domain.naming import unique_names
 from glideflow.domain.site import Site
 from glideflow.domain.splitting import split
-from glideflow.domain.task import ResolvedInput, Resources, Submission, TaskSpec
+from glideflow.domain.task import ResolvedInput, Submission, TaskSpec
 from glideflow.errors import TaskFileError
+from glideflow.services.brokerage import offers
 from glideflow.services.orders import Input, command_of
 from glideflow.services.storage import Storage, missing_sandboxes
 from glideflow.store import files, jobs, outbox, tasks
@@ -150,16 +151,6 @@ def _site_problems(place: Place, spec: TaskSpec) -> Iterator[str]:
         if not any(offers(site, resources) for site in sites):
             limits = "; ".join(_limits(site) for site in sites)
             yield f"key `{key}`: no site has pilots that large ({limits}): ask for less, or change the sites file"
-
-
-def offers(site: Site, resources: Resources) -> bool:
-    """Tell whether an empty pilot of a site could run a job."""
-    return (
-        resources.cores <= site.cores
-        and resources.memory_mb <= site.memory_mb
-        and resources.disk_mb <= site.disk_mb
-        and resources.wall_seconds <= site.longest_job_seconds
-    )
 
 
 def _limits(site: Site) -> str:

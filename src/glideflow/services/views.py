@@ -10,7 +10,7 @@ from glideflow.domain.identifiers import JobId, TaskId
 from glideflow.domain.site import Site
 from glideflow.domain.states import FINAL_JOBS, JobState
 from glideflow.errors import NotFound
-from glideflow.store import attempts, files, jobs, outbox, pilots, tasks
+from glideflow.store import attempts, files, jobs, outbox, pilots, tally, tasks
 from glideflow.store.engine import Connection, Database
 from glideflow.store.moves import reason_of
 
@@ -18,6 +18,7 @@ View = dict[str, Any]
 
 _DIGITS = 18
 """More digits do not fit PostgreSQL's bigint."""
+_MOST_JOBS = 2**31 - 1
 _TASK_FIELDS = ("id", "name", "owner", "vo", "state", "paused", "priority", "flow_run_id")
 _JOB_FIELDS = ("id", "task_id", "task", "stage", "index", "state", "site", "node", "attempts", "retries", "exit_code")
 _PILOT_FIELDS = ("id", "site", "state", "node", "batch_id", "version", "python", "cores", "memory_mb", "disk_mb")
@@ -98,7 +99,7 @@ def task_page(database: Database, *, state: str | None, cursor: int | None, limi
     with database.snapshot() as connection:
         rows = tasks.page(connection, state=state, before=cursor, limit=limit + 1)
         shown = rows[:limit]
-        counts = jobs.counts(connection, [row["id"] for row in shown])
+        counts = tally.by_state(connection, [row["id"] for row in shown], stage=jobs.MAIN)
         items = [_task_view(row, counts[row["id"]], _merge_of(connection, row["id"])) for row in shown]
     return {"items": items, "next": shown[-1]["id"] if len(rows) > limit else None}
 
@@ -117,7 +118,9 @@ def _task(connection: Connection, task_id: TaskId) -> View:
     row = tasks.get(connection, task_id)
     if row is None:
         raise NotFound("task", task_id, "see `glideflow tasks`")
-    view = _task_view(row, jobs.counts(connection, [task_id])[task_id], _merge_of(connection, task_id))
+    view = _task_view(
+        row, tally.by_state(connection, [task_id], stage=jobs.MAIN)[task_id], _merge_of(connection, task_id)
+    )
     return {**view, "spec": row["spec"], "source": row["source"]}
 
 
@@ -183,11 +186,14 @@ def progress(database: Database, task_id: TaskId, *, first: int = 0, last: int |
     with database.snapshot() as connection:
         shown = _task(connection, task_id)
         stage = jobs.MERGE if shown["merge"] and shown["state"] in ("merging", "done") else jobs.MAIN
-        counts = jobs.counts(connection, [task_id], first=first, last=last)[task_id]
+        if first == 0 and last is None:
+            counts = tally.by_state(connection, [task_id], stage=jobs.MAIN)[task_id]
+        else:
+            counts = jobs.counts_in(connection, task_id, first=first, last=_MOST_JOBS if last is None else last)
         sites: dict[str, dict[str, int]] = defaultdict(dict)
-        for row in jobs.counts_by_site(connection, task_id):
+        for row in tally.by_site(connection, task_id, stage=jobs.MAIN):
             sites[row["site"] or "-"][row["state"]] = row["n"]
-        failures = jobs.failures(connection, task_id)
+        failures = tally.failures(connection, task_id)
         open_jobs = bool(jobs.with_open_stage(connection, [task_id]))
     del shown["source"]
     planned = shown["state"] not in ("submitted", "planning")

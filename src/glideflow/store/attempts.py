@@ -37,8 +37,8 @@ def lock(connection: Connection, attempt_ids: Iterable[int]) -> dict[int, Row]:
     rows = connection.execute(
         """
         SELECT a.id, a.job_id, a.task_id, a.pilot_id, a.state, a.sequence, a.number,
-            j.state AS job_state, j.failures, j.attempts, j.retries, j.stage, j.index, t.owner
-        FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN tasks t ON t.id = a.task_id
+            j.state AS job_state, j.failures, j.attempts, j.stage, j.index, j.demand_id
+        FROM attempts a JOIN jobs j ON j.id = a.job_id
         WHERE a.id = ANY(%s) ORDER BY a.id FOR UPDATE OF a
         """,
         [sorted(set(attempt_ids))],
@@ -57,22 +57,24 @@ def start(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Att
     )
 
 
-def report(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[AttemptId]:
-    """Move attempts to `reported`; rows with `id`, reason values, and what the pilot said."""
+def finish(connection: Connection, to: AttemptState, rows: Sequence[Mapping[str, Any]]) -> list[AttemptId]:
+    """Note what pilots reported at the end of attempts, and what that came to.
+
+    Args:
+        connection: The caller's transaction.
+        to: DONE, FAILED or REFUSED; the attempts pass `reported` on their way.
+        rows: `id`, reason values, and what the pilot said.
+    """
     return move_each(
         connection,
-        AttemptState.REPORTED,
+        to,
         rows,
+        via=AttemptState.REPORTED,
         columns=""", sequence int, started_at timestamptz, ended_at timestamptz, exit_code int, signal int,
             usage jsonb""",
         set_also=""", sequence = r.sequence, started_at = coalesce(r.started_at, t.started_at),
             ended_at = coalesce(r.ended_at, now()), exit_code = r.exit_code, signal = r.signal, usage = r.usage""",
     )
-
-
-def settle(connection: Connection, to: AttemptState, rows: Sequence[Mapping[str, Any]]) -> list[AttemptId]:
-    """Move attempts to their final state; rows with `id` and reason values."""
-    return move_each(connection, to, rows, set_also=", ended_at = coalesce(t.ended_at, now())")
 
 
 def ended_among(connection: Connection, attempt_ids: Iterable[int]) -> dict[int, Row]:
@@ -91,8 +93,7 @@ def unheard(connection: Connection, pilot_ids: Iterable[PilotId]) -> list[Row]:
     """Return the attempts that some pilots were handed and have not spoken of."""
     return connection.execute(
         """
-        SELECT a.id AS attempt_id, a.pilot_id, a.number, j.id, j.task_id, j.stage, j.index, j.slices, j.cores,
-            j.memory_mb, j.disk_mb, j.wall_seconds
+        SELECT a.id AS attempt_id, a.pilot_id, a.number, j.id, j.task_id, j.demand_id, j.stage, j.index, j.slices
         FROM attempts a JOIN jobs j ON j.id = a.job_id
         WHERE a.pilot_id = ANY(%s) AND a.state = 'claimed' ORDER BY a.id
         """,
@@ -115,7 +116,7 @@ def open_of_pilots(connection: Connection, pilot_ids: Iterable[PilotId]) -> list
     """Return the attempts of some pilots that have not ended, with what decides about their jobs."""
     return connection.execute(
         """
-        SELECT a.id, a.job_id, a.task_id, a.pilot_id, a.state, j.state AS job_state, j.failures, j.attempts, j.retries
+        SELECT a.id, a.job_id, a.task_id, a.pilot_id, a.state, j.state AS job_state, j.failures, j.attempts, j.demand_id
         FROM attempts a JOIN jobs j ON j.id = a.job_id
         WHERE a.pilot_id = ANY(%s) AND a.state IN ('claimed', 'running', 'reported') ORDER BY a.id
         """,

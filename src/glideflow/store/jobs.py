@@ -2,16 +2,13 @@
 """Queries on jobs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg.types.json import Jsonb
 
-from glideflow.domain.identifiers import JobId, TaskId
+from glideflow.domain.identifiers import DemandId, JobId, TaskId
 from glideflow.domain.job import JobPlan
-from glideflow.domain.matching import Offer
 from glideflow.domain.states import JobState
-from glideflow.domain.task import Resources
 from glideflow.store.engine import Connection
 from glideflow.store.moves import move_each, strings
 
@@ -20,91 +17,47 @@ Row = dict[str, Any]
 MAIN = "main"
 MERGE = "merge"
 
-_COPY = """
-    COPY jobs (task_id, stage, index, state, priority, slices, cores, memory_mb, disk_mb, wall_seconds, pinned_site,
-        retries)
-    FROM STDIN
-"""
+_NAMED = "SELECT j.*, t.name AS task, (t.spec->>'retries')::int AS retries FROM jobs j JOIN tasks t ON t.id = j.task_id"
+_COPY = "COPY jobs (task_id, demand_id, stage, index, state, slices) FROM STDIN"
 
 
-def insert(
-    connection: Connection,
-    task: Mapping[str, Any],
-    stage: str,
-    plans: Iterable[JobPlan],
-    resources: Resources,
-) -> int:
-    """Write the jobs of one stage of a task, ready to be claimed.
+def insert(connection: Connection, task_id: TaskId, demand_id: DemandId, stage: str, plans: Iterable[JobPlan]) -> int:
+    """Write jobs of one stage of a task, ready to be claimed.
 
     Args:
         connection: The caller's transaction.
-        task: The task's row.
+        task_id: The task.
+        demand_id: What each of them needs.
         stage: `main` or `merge`.
         plans: The jobs, in order; read once.
-        resources: What each needs.
 
     Returns:
         How many were written.
     """
-    spec = task["spec"]
-    tail = (
-        resources.cores,
-        resources.memory_mb,
-        resources.disk_mb,
-        resources.wall_seconds,
-        spec.get("site"),
-        spec["retries"],
-    )
     count = 0
     with connection.cursor().copy(_COPY) as copy:
         for plan in plans:
             slices = [[piece.file, piece.first_event, piece.events] for piece in plan.slices]
-            copy.write_row((task["id"], stage, plan.index, "ready", task["priority"], Jsonb(slices), *tail))
+            copy.write_row((task_id, demand_id, stage, plan.index, "ready", Jsonb(slices)))
             count += 1
     return count
 
 
-_FITTING = """
-    FROM jobs j JOIN tasks t ON t.id = j.task_id
-    WHERE j.state = 'ready' AND NOT t.paused AND (j.pinned_site IS NULL OR j.pinned_site = %(site)s)
-        AND j.cores <= %(cores)s AND j.memory_mb <= %(memory_mb)s AND j.disk_mb <= %(disk_mb)s
-        AND j.wall_seconds <= %(seconds)s
-"""
-
-
-def ready(connection: Connection, room: Offer, limit: int) -> list[Row]:
-    """Lock the most urgent ready jobs that fit; jobs that others are taking are skipped.
-
-    Args:
-        connection: The caller's transaction.
-        room: The site, and the most that one pilot of it has free.
-        limit: Most jobs.
-    """
-    return connection.execute(
-        f"""
-        SELECT j.id, j.task_id, j.stage, j.index, j.slices, j.cores, j.memory_mb, j.disk_mb, j.wall_seconds,
-            j.pinned_site, j.attempts
-        {_FITTING} ORDER BY j.priority DESC, j.id LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED
-        """,
-        {**asdict(room), "limit": limit},
-    ).fetchall()
-
-
-def demand(connection: Connection, room: Offer) -> Row:
-    """Count the ready jobs that a pilot could take.
-
-    Args:
-        connection: The caller's transaction.
-        room: The site and what an empty pilot of it has.
+def take_ready(connection: Connection, wanted: Mapping[DemandId, int]) -> list[Row]:
+    """Lock so many ready jobs of each demand, in their order; jobs that others are taking are skipped.
 
     Returns:
-        `jobs` and their `cores` together. At most 100,000 jobs are looked at: beyond that no site needs a number.
+        The jobs; fewer where there are not so many.
     """
-    row = connection.execute(
-        f"SELECT count(*) AS jobs, coalesce(sum(cores), 0) AS cores FROM (SELECT j.cores {_FITTING} LIMIT 100000) f",
-        asdict(room),
-    ).fetchone()
-    return row or {"jobs": 0, "cores": 0}
+    return connection.execute(
+        """
+        SELECT j.* FROM unnest(%s::bigint[], %s::int[]) AS w(demand_id, n) CROSS JOIN LATERAL (
+            SELECT id, demand_id, task_id, stage, index, slices, attempts FROM jobs
+            WHERE demand_id = w.demand_id AND state = 'ready' ORDER BY id LIMIT w.n FOR UPDATE SKIP LOCKED
+        ) j
+        """,
+        [list(wanted), list(wanted.values())],
+    ).fetchall()
 
 
 def claim(connection: Connection, claims: Sequence[Mapping[str, Any]]) -> None:
@@ -118,20 +71,25 @@ def claim(connection: Connection, claims: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def settle(connection: Connection, to: JobState, rows: Sequence[Mapping[str, Any]]) -> list[JobId]:
+def settle(
+    connection: Connection, to: JobState, rows: Sequence[Mapping[str, Any]], *, via: JobState | None = None
+) -> list[JobId]:
     """Move jobs to where an attempt's end sends them.
 
     Args:
         connection: The caller's transaction.
         to: DONE, FAILED, READY or WAITING.
-        rows: `id`, reason values, `failures`, `delay` in seconds and `exit_code` of each.
+        rows: `id`, reason values, `failures`, `delay` in seconds, `exit_code` and `started_at` of each.
+        via: VERIFYING for attempts of which the pilot reported the end.
     """
     return move_each(
         connection,
         to,
         rows,
-        columns=", failures int, delay float8, exit_code int",
+        via=via,
+        columns=", failures int, delay float8, exit_code int, started_at timestamptz",
         set_also=""", failures = r.failures, exit_code = r.exit_code,
+            started_at = coalesce(t.started_at, r.started_at),
             not_before = CASE WHEN r.delay > 0 THEN now() + r.delay * interval '1 second' END,
             ended_at = CASE WHEN %(to)s IN ('done', 'failed') THEN now() END""",
     )
@@ -140,86 +98,85 @@ def settle(connection: Connection, to: JobState, rows: Sequence[Mapping[str, Any
 def wake(connection: Connection) -> int:
     """Make the jobs ready whose delay is over; returns how many."""
     due = connection.execute(
-        "SELECT id FROM jobs WHERE state = 'waiting' AND not_before <= now() ORDER BY id FOR UPDATE SKIP LOCKED"
+        """
+        SELECT id, reason_code AS code, reason_text AS text, reason_source AS source FROM jobs
+        WHERE state = 'waiting' AND not_before <= now() ORDER BY id FOR UPDATE SKIP LOCKED
+        """
     ).fetchall()
     # The reason of the failure before stays visible until the next claim.
-    return connection.execute(
-        "UPDATE jobs SET state = 'ready', not_before = NULL WHERE id = ANY(%s) AND state = 'waiting'",
-        [[row["id"] for row in due]],
-    ).rowcount
+    return len(move_each(connection, JobState.READY, due, set_also=", not_before = NULL"))
 
 
 def get(connection: Connection, job_id: JobId) -> Row | None:
     """Return a job's row with its task's name."""
-    return connection.execute(
-        "SELECT j.*, t.name AS task FROM jobs j JOIN tasks t ON t.id = j.task_id WHERE j.id = %s", [job_id]
-    ).fetchone()
+    return connection.execute(f"{_NAMED} WHERE j.id = %s", [job_id]).fetchone()
+
+
+_PARTS: Mapping[str, LiteralString] = {
+    JobState.READY: "state = 'ready'",
+    JobState.WAITING: "state = 'waiting'",
+    **dict.fromkeys(
+        (JobState.CLAIMED, JobState.RUNNING, JobState.VERIFYING, JobState.TRANSFERRING),
+        "state IN ('claimed', 'running', 'verifying', 'transferring')",
+    ),
+    **dict.fromkeys((JobState.FAILED, JobState.CANCELLED), "state IN ('failed', 'cancelled')"),
+}
+"""Each state's partial index, as it is defined; most of a large task is done or ready, so the others are few."""
 
 
 def page(
     connection: Connection, task_id: TaskId, *, state: str | None, stage: str | None, after: int, limit: int
 ) -> list[Row]:
-    """Return jobs of a task in the order of their ids."""
+    """Return jobs of a task in their order, after the one with the id `after`."""
+    part = _PARTS.get(state or "")
+    # A page of a rare state is found by the demands' index; one of a frequent state by reading on from the cursor.
+    source = (
+        f"""demands d CROSS JOIN LATERAL (
+            SELECT * FROM jobs WHERE demand_id = d.id AND {part} AND state = %(state)s AND id > %(after)s
+            ORDER BY id LIMIT %(limit)s
+        ) j WHERE d.task_id = %(task)s"""
+        if part
+        else """jobs j WHERE j.task_id = %(task)s AND (%(state)s::text IS NULL OR j.state = %(state)s)
+            AND (j.stage, j.index) > (%(after_stage)s, %(after_index)s)"""
+    )
+    order = "j.id" if part else "j.stage, j.index"
+    cursor = connection.execute("SELECT stage, index FROM jobs WHERE id = %s", [after]).fetchone()
     return connection.execute(
-        """
-        SELECT j.*, t.name AS task FROM jobs j JOIN tasks t ON t.id = j.task_id
-        WHERE j.task_id = %(task)s AND j.id > %(after)s AND (%(state)s::text IS NULL OR j.state = %(state)s)
-            AND (%(stage)s::text IS NULL OR j.stage = %(stage)s)
-        ORDER BY j.id LIMIT %(limit)s
+        f"""
+        SELECT j.*, t.name AS task, (t.spec->>'retries')::int AS retries FROM (
+            SELECT j.* FROM {source} AND (%(stage)s::text IS NULL OR j.stage = %(stage)s)
+            ORDER BY {order} LIMIT %(limit)s
+        ) j JOIN tasks t ON t.id = j.task_id ORDER BY {order}
         """,
-        {"task": task_id, "after": after, "state": state, "stage": stage, "limit": limit},
+        {
+            "task": task_id,
+            "after": after,
+            "after_stage": cursor["stage"] if cursor else "",
+            "after_index": cursor["index"] if cursor else 0,
+            "state": state,
+            "stage": stage,
+            "limit": limit,
+        },
     ).fetchall()
 
 
 def at_index(connection: Connection, task_id: TaskId, stage: str, index: int) -> Row | None:
     """Return the job of a task with a number."""
     return connection.execute(
-        """
-        SELECT j.*, t.name AS task FROM jobs j JOIN tasks t ON t.id = j.task_id
-        WHERE j.task_id = %s AND j.stage = %s AND j.index = %s
-        """,
-        [task_id, stage, index],
+        f"{_NAMED} WHERE j.task_id = %s AND j.stage = %s AND j.index = %s", [task_id, stage, index]
     ).fetchone()
 
 
-def counts(
-    connection: Connection, task_ids: Sequence[int], *, stage: str = MAIN, first: int = 0, last: int | None = None
-) -> dict[int, dict[str, int]]:
-    """Count jobs by state for some tasks, in a range of job numbers."""
+def counts_in(connection: Connection, task_id: TaskId, *, first: int, last: int) -> dict[str, int]:
+    """Count a task's main jobs by state in a range of their numbers."""
     rows = connection.execute(
         """
-        SELECT task_id, state, count(*) AS n FROM jobs
-        WHERE task_id = ANY(%s) AND stage = %s AND index BETWEEN %s AND %s GROUP BY task_id, state
+        SELECT state, count(*) AS n FROM jobs
+        WHERE task_id = %s AND stage = 'main' AND index BETWEEN %s AND %s GROUP BY state
         """,
-        [list(task_ids), stage, first, 2**31 - 1 if last is None else last],
+        [task_id, first, last],
     )
-    found: dict[int, dict[str, int]] = {task: {} for task in task_ids}
-    for row in rows:
-        found[row["task_id"]][row["state"]] = row["n"]
-    return found
-
-
-def counts_by_site(connection: Connection, task_id: TaskId) -> list[Row]:
-    """Count a task's main jobs by the site that took them last, and state."""
-    return connection.execute(
-        """
-        SELECT site, state, count(*) AS n FROM jobs WHERE task_id = %s AND stage = 'main'
-        GROUP BY site, state ORDER BY site, state
-        """,
-        [task_id],
-    ).fetchall()
-
-
-def failures(connection: Connection, task_id: TaskId, *, limit: int = 50) -> list[Row]:
-    """Group a task's failed jobs by reason, exit code and site, the most frequent first."""
-    return connection.execute(
-        """
-        SELECT reason_code AS code, exit_code, site, count(*) AS count, min(reason_text) AS text, min(id) AS job_id
-        FROM jobs WHERE task_id = %s AND state = 'failed'
-        GROUP BY reason_code, exit_code, site ORDER BY count(*) DESC, reason_code LIMIT %s
-        """,
-        [task_id, limit],
-    ).fetchall()
+    return {row["state"]: row["n"] for row in rows}
 
 
 def with_open_stage(connection: Connection, task_ids: Iterable[int]) -> set[int]:
@@ -227,7 +184,14 @@ def with_open_stage(connection: Connection, task_ids: Iterable[int]) -> set[int]
     rows = connection.execute(
         """
         SELECT w.id FROM unnest(%s::bigint[]) AS w(id)
-        WHERE EXISTS (SELECT FROM jobs j WHERE j.task_id = w.id AND j.state NOT IN ('done', 'failed', 'cancelled'))
+        WHERE EXISTS (
+            SELECT FROM demands d WHERE d.task_id = w.id AND (
+                EXISTS (SELECT FROM jobs WHERE demand_id = d.id AND state = 'ready')
+                OR EXISTS (SELECT FROM jobs WHERE demand_id = d.id AND state = 'waiting')
+                OR EXISTS (SELECT FROM jobs WHERE demand_id = d.id
+                    AND state IN ('claimed', 'running', 'verifying', 'transferring'))
+            )
+        )
         """,
         [sorted(set(task_ids))],
     )
@@ -243,25 +207,13 @@ def of_task(connection: Connection, task_id: TaskId, states: Iterable[JobState])
 
 
 def ahead(connection: Connection, job: Mapping[str, Any]) -> int:
-    """Count the ready jobs that are taken before a job, up to 10,000."""
+    """Count the ready jobs of its demand that are taken before a job, up to 10,000."""
     row = connection.execute(
         """
         SELECT count(*) AS n FROM (
-            SELECT 1 FROM jobs WHERE state = 'ready' AND (priority, -id) > (%s, %s) LIMIT 10000
+            SELECT 1 FROM jobs WHERE demand_id = %s AND state = 'ready' AND id < %s LIMIT 10000
         ) before
         """,
-        [job["priority"], -job["id"]],
+        [job["demand_id"], job["id"]],
     ).fetchone()
     return int((row or {"n": 0})["n"])
-
-
-def any_ready(connection: Connection) -> bool:
-    """Tell whether any job of a task that is not paused is ready."""
-    row = connection.execute(
-        """
-        SELECT EXISTS (
-            SELECT FROM jobs j JOIN tasks t ON t.id = j.task_id WHERE j.state IN ('ready', 'waiting') AND NOT t.paused
-        ) AS found
-        """
-    ).fetchone()
-    return bool((row or {})["found"])

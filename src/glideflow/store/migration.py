@@ -24,11 +24,12 @@ def _alembic(url: str) -> Config:
     return config
 
 
-def migrate(url: str) -> None:
+def migrate(url: str, revision: str = "head") -> None:
     """Bring a database's schema to this version's.
 
     Args:
         url: `postgresql://...` of a database that may be empty.
+        revision: The newest revision to apply.
 
     Raises:
         DatabaseUnavailable: PostgreSQL does not answer.
@@ -37,7 +38,7 @@ def migrate(url: str) -> None:
         # Two processes may start at once: the advisory lock makes the second wait and find nothing to do.
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("SELECT pg_advisory_lock(7305817)")
-            command.upgrade(_alembic(url), "head")
+            command.upgrade(_alembic(url), revision)
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(f"the database does not answer ({str(error).strip()})") from error
 

@@ -7,7 +7,8 @@ from typing import Any, LiteralString
 from psycopg.types.json import Jsonb
 
 from glideflow.domain.reasons import Reason
-from glideflow.domain.states import AttemptState, JobState, PilotState, State, TaskState, sources
+from glideflow.domain.states import AttemptState, JobState, PilotState, State, TaskState, moves_of, sources
+from glideflow.errors import IllegalTransition
 from glideflow.store.engine import Connection
 
 _TABLES: dict[type, tuple[LiteralString, LiteralString]] = {
@@ -25,6 +26,7 @@ def move_each(
     *,
     columns: LiteralString = "",
     set_also: LiteralString = "",
+    via: State | None = None,
 ) -> list[Any]:
     """Move rows of one table to a state, where the state machine allows it, each with values of its own.
 
@@ -34,6 +36,7 @@ def move_each(
         rows: One mapping each with `id`, the values of `reason_values`, and those of `columns`.
         columns: Further values of the rows as SQL column definitions, each preceded by a comma.
         set_also: Assignments of them (as `r.name`), each preceded by a comma.
+        via: A state that the rows pass on their way, in this one update: both moves are checked, and both are events.
 
     Returns:
         The keys that moved; the others were in a state that does not allow it, and are unchanged.
@@ -41,11 +44,15 @@ def move_each(
     if not rows:
         return []
     table, key = _TABLES[type(to)]
+    allowed = sources(to) if via is None else {via, *sources(via)}
+    if via is not None and to not in moves_of(via)[via]:
+        raise IllegalTransition(f"a row of {table}", via, to)
     found = connection.execute(
         # Locking in the order of the keys keeps two transactions from waiting for each other.
         f"""
         WITH r AS (
-            SELECT * FROM jsonb_to_recordset(%(rows)s) AS r(id {key}, code text, text text, source text {columns})
+            SELECT r.* FROM set_config('glideflow.via', %(via)s, true),
+                jsonb_to_recordset(%(rows)s) AS r(id {key}, code text, text text, source text {columns})
         ), locked AS (
             SELECT id FROM {table} WHERE id IN (SELECT id FROM r) AND state = ANY(%(sources)s) ORDER BY id FOR UPDATE
         )
@@ -53,7 +60,7 @@ def move_each(
         SET state = %(to)s, reason_code = r.code, reason_text = r.text, reason_source = r.source {set_also}
         FROM locked JOIN r USING (id) WHERE t.id = locked.id RETURNING t.id
         """,
-        {"rows": Jsonb(list(rows)), "sources": strings(sources(to)), "to": to.value},
+        {"rows": Jsonb(list(rows)), "sources": strings(allowed), "to": to.value, "via": str(via or "")},
     )
     return [row["id"] for row in found]
 

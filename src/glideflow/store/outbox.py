@@ -60,12 +60,17 @@ def events(
     connection: Connection, *, task_id: int | None, kind: str | None, subject: str | None, after: int, limit: int
 ) -> list[Row]:
     """Return events in the order in which they happened."""
+    # A job's events, and those of its attempts, are found by its number; other ones by kind and subject.
+    owner = {"job": "%(subject)s::bigint", "attempt": "(SELECT job_id FROM attempts WHERE id = %(subject)s::bigint)"}
+    known = subject is not None and subject.isdecimal()
+    found = f"AND job_id = {owner[kind]}" if known and kind in owner else ""
     return connection.execute(
-        """
+        f"""
         SELECT id, at, kind, subject, task_id, old_state, new_state, reason_code, reason_text, reason_source
         FROM events
         WHERE id > %(after)s AND (%(task)s::bigint IS NULL OR task_id = %(task)s)
             AND (%(kind)s::text IS NULL OR kind = %(kind)s) AND (%(subject)s::text IS NULL OR subject = %(subject)s)
+            {found}
         ORDER BY id LIMIT %(limit)s
         """,
         {"after": after, "task": task_id, "kind": kind, "subject": subject, "limit": limit},

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries on demands: the jobs of one task and stage that ask for the same."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from glideflow.domain.demand import Demand
+from glideflow.domain.identifiers import DemandId, TaskId
+from glideflow.store.engine import Connection
+
+Row = dict[str, Any]
+
+_KEY = "task_id, stage, priority, cores, memory_mb, disk_mb, wall_seconds, avoid_sites, avoid_nodes"
+_TALLIED = """(
+    SELECT demand_id, state, n FROM tally WHERE state NOT IN ('done', 'failed', 'cancelled')
+    UNION ALL SELECT demand_id, state, n FROM tally_deltas WHERE state NOT IN ('done', 'failed', 'cancelled')
+)"""
+_FIELDS = """d.id AS demand_id, d.task_id, d.stage, d.priority, d.cores, d.memory_mb, d.disk_mb, d.wall_seconds,
+    d.avoid_sites, d.avoid_nodes, d.sites, t.owner, t.vo, t."group" """
+
+
+def ensure(connection: Connection, wanted: Mapping[str, Any]) -> DemandId:
+    """Return the demand with the given numbers; it is made where there is none.
+
+    Args:
+        connection: The caller's transaction.
+        wanted: `task_id`, `stage`, `priority`, `cores`, `memory_mb`, `disk_mb`, `wall_seconds`, and where jobs must
+            not run: `avoid_sites`, `avoid_nodes`, sorted.
+    """
+    row = connection.execute(
+        f"""
+        INSERT INTO demands ({_KEY})
+        VALUES (%(task_id)s, %(stage)s, %(priority)s, %(cores)s, %(memory_mb)s, %(disk_mb)s, %(wall_seconds)s,
+            %(avoid_sites)s, %(avoid_nodes)s)
+        ON CONFLICT ({_KEY}) DO UPDATE SET priority = excluded.priority RETURNING id
+        """,
+        {"avoid_sites": [], "avoid_nodes": [], **wanted},
+    ).fetchone()
+    return DemandId((row or {})["id"])
+
+
+def with_work(connection: Connection) -> list[tuple[Demand, int, int]]:
+    """Return the demands with ready or running jobs, with the numbers of both.
+
+    Jobs of paused tasks are not counted as ready. The numbers come from the tally, so that a million jobs cost no more
+    than one.
+    """
+    rows = connection.execute(
+        f"""
+        SELECT {_FIELDS}, CASE WHEN t.paused THEN 0 ELSE c.ready END AS ready, c.active
+        FROM (
+            SELECT demand_id, coalesce(sum(n) FILTER (WHERE state = 'ready'), 0)::bigint AS ready,
+                coalesce(sum(n) FILTER (WHERE state NOT IN ('ready', 'waiting')), 0)::bigint AS active
+            FROM {_TALLIED} t GROUP BY demand_id
+        ) c
+        JOIN demands d ON d.id = c.demand_id JOIN tasks t ON t.id = d.task_id
+        WHERE c.ready > 0 OR c.active > 0 ORDER BY d.id
+        """
+    )
+    return [(_demand(row), row["ready"], row["active"]) for row in rows]
+
+
+def unbrokered(connection: Connection) -> list[tuple[Demand, Row]]:
+    """Lock and return the demands of which nobody has said yet where their jobs may run, with their tasks' specs."""
+    rows = connection.execute(
+        f"""
+        SELECT {_FIELDS}, t.spec FROM demands d JOIN tasks t ON t.id = d.task_id
+        WHERE d.sites IS NULL ORDER BY d.id FOR UPDATE OF d SKIP LOCKED
+        """
+    )
+    return [(_demand(row), row["spec"]) for row in rows]
+
+
+def save_brokerage(connection: Connection, rows: Iterable[tuple[DemandId, Sequence[str], Mapping[str, Any]]]) -> None:
+    """Keep where the jobs of demands may run, best first, and the reason for each site."""
+    connection.cursor().executemany(
+        "UPDATE demands SET sites = %s, brokerage = %s, brokered_at = now() WHERE id = %s",
+        [(list(sites), Jsonb(reasons), demand) for demand, sites, reasons in rows],
+    )
+
+
+def read(connection: Connection, demand_ids: Iterable[DemandId]) -> dict[DemandId, Demand]:
+    """Return some demands."""
+    rows = connection.execute(
+        f"SELECT {_FIELDS} FROM demands d JOIN tasks t ON t.id = d.task_id WHERE d.id = ANY(%s)",
+        [sorted(set(demand_ids))],
+    )
+    return {row["demand_id"]: _demand(row) for row in rows}
+
+
+def brokerage(connection: Connection, demand_id: DemandId) -> Row:
+    """Return what was said of the sites of one demand: `sites`, `brokerage`, `brokered_at`."""
+    row = connection.execute("SELECT sites, brokerage, brokered_at FROM demands WHERE id = %s", [demand_id]).fetchone()
+    return row or {}
+
+
+def of_task(connection: Connection, task_id: TaskId) -> list[Row]:
+    """Return the demands of a task."""
+    return connection.execute("SELECT * FROM demands WHERE task_id = %s ORDER BY id", [task_id]).fetchall()
+
+
+def _demand(row: Mapping[str, Any]) -> Demand:
+    names = ("stage", "priority", "cores", "memory_mb", "disk_mb", "wall_seconds")
+    return Demand(
+        demand_id=row["demand_id"],
+        task_id=row["task_id"],
+        leaf=(row["vo"], row["group"], row["owner"]),
+        avoid_sites=tuple(row["avoid_sites"]),
+        avoid_nodes=tuple(row["avoid_nodes"]),
+        sites=tuple(row["sites"] or ()),
+        **{name: row[name] for name in names},
+    )

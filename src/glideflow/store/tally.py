@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts of jobs, which the triggers of the table `jobs` keep: they cost the same with a million jobs as with ten.
+
+A statement that moves jobs adds a few rows to `tally_deltas`; `fold` moves them into `tally`. Every query adds both up,
+so that it is exact at any time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from glideflow.domain.identifiers import TaskId
+from glideflow.store.engine import Connection
+
+Row = dict[str, Any]
+
+_ALL = "(SELECT * FROM tally UNION ALL SELECT * FROM tally_deltas)"
+
+
+def fold(connection: Connection) -> None:
+    """Move what was counted since the last time into the tally; one process at a time, the others do nothing."""
+    alone = connection.execute("SELECT pg_try_advisory_xact_lock(7305818) AS alone").fetchone()
+    if not (alone or {})["alone"]:
+        return
+    connection.execute(
+        """
+        WITH new AS (DELETE FROM tally_deltas RETURNING *)
+        INSERT INTO tally (demand_id, state, site, node, reason_code, exit_code, n)
+        SELECT demand_id, state, site, node, reason_code, exit_code, sum(n) FROM new
+        WHERE EXISTS (SELECT FROM demands d WHERE d.id = demand_id)
+        GROUP BY demand_id, state, site, node, reason_code, exit_code HAVING sum(n) <> 0
+        ON CONFLICT (demand_id, state, site, node, reason_code, exit_code) DO UPDATE SET n = tally.n + excluded.n
+        """
+    )
+    connection.execute("DELETE FROM tally WHERE n = 0")
+
+
+def by_state(connection: Connection, task_ids: Sequence[int], *, stage: str) -> dict[int, dict[str, int]]:
+    """Count the jobs of some tasks in one stage by state."""
+    rows = connection.execute(
+        f"""
+        SELECT d.task_id, c.state, sum(c.n)::bigint AS n FROM demands d JOIN {_ALL} c ON c.demand_id = d.id
+        WHERE d.task_id = ANY(%s) AND d.stage = %s GROUP BY d.task_id, c.state HAVING sum(c.n) <> 0
+        """,
+        [list(task_ids), stage],
+    )
+    found: dict[int, dict[str, int]] = {task: {} for task in task_ids}
+    for row in rows:
+        found[row["task_id"]][row["state"]] = row["n"]
+    return found
+
+
+def by_site(connection: Connection, task_id: TaskId, *, stage: str) -> list[Row]:
+    """Count a task's jobs in one stage by the site that took them last, and state."""
+    return connection.execute(
+        f"""
+        SELECT c.site, c.state, sum(c.n)::bigint AS n FROM demands d JOIN {_ALL} c ON c.demand_id = d.id
+        WHERE d.task_id = %s AND d.stage = %s GROUP BY c.site, c.state HAVING sum(c.n) <> 0 ORDER BY c.site, c.state
+        """,
+        [task_id, stage],
+    ).fetchall()
+
+
+def failures(connection: Connection, task_id: TaskId, *, limit: int = 50) -> list[Row]:
+    """Group a task's failed jobs by reason, exit code and site, the most frequent first, with an example each."""
+    return connection.execute(
+        f"""
+        SELECT f.*, e.id AS job_id, e.reason_text AS text FROM (
+            SELECT c.reason_code AS code, c.exit_code, c.site, sum(c.n)::bigint AS count, min(d.id) AS demand_id
+            FROM demands d JOIN {_ALL} c ON c.demand_id = d.id
+            WHERE d.task_id = %s AND c.state = 'failed'
+            GROUP BY c.reason_code, c.exit_code, c.site HAVING sum(c.n) > 0
+            ORDER BY sum(c.n) DESC, c.reason_code LIMIT %s
+        ) f LEFT JOIN LATERAL (
+            SELECT j.id, j.reason_text FROM jobs j
+            WHERE j.demand_id = f.demand_id AND j.state = 'failed'
+                AND (j.reason_code, j.exit_code, j.site) IS NOT DISTINCT FROM (f.code, f.exit_code, f.site)
+            ORDER BY j.id LIMIT 1
+        ) e ON true ORDER BY f.count DESC, f.code
+        """,
+        [task_id, limit],
+    ).fetchall()
+
+
+def any_open(connection: Connection) -> bool:
+    """Tell whether any job of a task that is not paused is ready or waiting."""
+    row = connection.execute(
+        f"""
+        SELECT EXISTS (
+            SELECT FROM {_ALL} c JOIN demands d ON d.id = c.demand_id JOIN tasks t ON t.id = d.task_id
+            WHERE c.state IN ('ready', 'waiting') AND NOT t.paused GROUP BY d.id HAVING sum(c.n) > 0
+        ) AS found
+        """
+    ).fetchone()
+    return bool((row or {})["found"])

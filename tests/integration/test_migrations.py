@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each revision of the schema is reached from the one before with data in it."""
+
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from glideflow.store import demands, jobs, tally
+from glideflow.store.engine import Database
+from glideflow.store.migration import migrate
+
+OLD_JOBS = """
+    INSERT INTO jobs (task_id, stage, index, state, priority, slices, cores, memory_mb, disk_mb, wall_seconds,
+        pinned_site, retries, site, node, exit_code, reason_code, reason_text, reason_source)
+    SELECT 1, 'main', n, CASE n % 4 WHEN 0 THEN 'ready' WHEN 1 THEN 'done' WHEN 2 THEN 'failed' ELSE 'ready' END, 5,
+        '[]', CASE WHEN n < 10 THEN 1 ELSE 2 END, 100, 100, 60, NULL, 2, 'here', 'n1', n % 3,
+        'payload_exit', 'no', 'pilot'
+    FROM generate_series(0, 19) n"""
+
+
+def execute(url: str, *statements: str) -> list[dict[str, Any]]:
+    """Run statements and return the rows of the last one."""
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        for statement in statements:
+            cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_jobs_of_the_first_schema_get_demands_and_are_counted(empty_database_url: str) -> None:
+    migrate(empty_database_url, "0001")
+    execute(
+        empty_database_url,
+        """INSERT INTO tasks (name, owner, vo, priority, spec, source, sandbox, state)
+            VALUES ('old', 'ada', 'local', 5, '{"retries": 2}', '', '[]', 'running')""",
+        OLD_JOBS,
+        "UPDATE jobs SET state = 'claimed' WHERE index = 0",
+        "INSERT INTO pilots (id, site, secret_hash) VALUES ('p', 'here', '')",
+        "INSERT INTO attempts (job_id, task_id, pilot_id, number) SELECT id, 1, 'p', 1 FROM jobs WHERE index = 0",
+        "UPDATE attempts SET state = 'running'",
+    )
+    migrate(empty_database_url)
+    database = Database(empty_database_url, connections=1)
+    with database.transaction() as connection:
+        small, large = demands.of_task(connection, 1)  # type: ignore[arg-type]
+        assert [(row["cores"], row["priority"], row["sites"]) for row in (small, large)] == [(1, 5, None), (2, 5, None)]
+        assert tally.by_state(connection, [1], stage=jobs.MAIN) == {
+            1: {"ready": 9, "claimed": 1, "done": 5, "failed": 5}
+        }
+        failed = tally.failures(connection, 1)  # type: ignore[arg-type]
+        assert sum(row["count"] for row in failed) == 5
+        assert {row["text"] for row in failed} == {"no"}
+        by_job = connection.execute("SELECT kind, job_id FROM events ORDER BY id").fetchall()
+        claimed = jobs.at_index(connection, 1, "main", 0)  # type: ignore[arg-type]
+        assert claimed is not None
+        assert [(row["kind"], row["job_id"]) for row in by_job] == [("job", claimed["id"]), ("attempt", claimed["id"])]
+    database.close()
