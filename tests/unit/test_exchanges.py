@@ -3,7 +3,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -23,6 +23,14 @@ class Answers:
         self.bad: set[str] = set()
         self.unknown: set[str] = set()
         self.down = False
+        self.chosen_ones: set[str] = set()
+        self.announced = 0
+
+    def announce(self) -> None:
+        self.announced += 1
+
+    def chosen(self, calls: Sequence[Call]) -> set[PilotId]:
+        return {call.pilot_id for call in calls if call.pilot_id in self.chosen_ones}
 
     def answer(self, calls: Sequence[Call]) -> list[Answer | PilotRefused]:
         self.groups.append([str(call.pilot_id) for call in calls])
@@ -40,8 +48,8 @@ def call(name: str, wait_seconds: float = 0) -> Call:
     return Call(pilot_id=PilotId(name), exchange=Exchange(sequence=1, free=free, wait_seconds=wait_seconds))
 
 
-async def never_gone() -> bool:
-    return False
+async def never_gone() -> None:
+    await asyncio.Event().wait()
 
 
 async def ask_all(answers: Answers, names: Sequence[str]) -> list[Answer | BaseException]:
@@ -93,24 +101,56 @@ def test_without_a_database_everybody_hears_it_at_once() -> None:
     assert answers.groups == [["a"], ["b", "c"]]
 
 
-@pytest.mark.parametrize("close", [True, False])
-def test_an_idle_pilot_is_answered_when_the_bell_rings(close: bool) -> None:
-    async def story() -> list[list[str]]:
+async def two_wait(answers: Answers, then: Callable[[ExchangeDesk], None]) -> list[str]:
+    """Let two pilots wait, do something, and return who was answered within half a second."""
+    answers.first_may_go.set()
+    desk = ExchangeDesk(answers)  # type: ignore[arg-type]
+    running = asyncio.create_task(desk.run())
+    waiting = {name: asyncio.create_task(desk.exchange(call(name, wait_seconds=60), never_gone)) for name in "ab"}
+    while len([name for group in answers.groups for name in group]) < 2:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)
+    assert not any(task.done() for task in waiting.values())
+    before = len(answers.groups)
+    then(desk)
+    while answers.announced == 0 or (len(answers.groups) == before and answers.chosen_ones):
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)
+    running.cancel()
+    for task in waiting.values():
+        task.cancel()
+    return [name for group in answers.groups[before:] for name in group]
+
+
+def test_of_the_waiting_pilots_only_the_chosen_ones_ask_again() -> None:
+    answers = Answers()
+    answers.chosen_ones = {"b"}
+    assert asyncio.run(two_wait(answers, ExchangeDesk.announce)) == ["b"]
+
+
+def test_news_for_nobody_wakes_nobody() -> None:
+    assert asyncio.run(two_wait(Answers(), ExchangeDesk.announce)) == []
+
+
+def test_when_the_endpoint_stops_everybody_is_answered() -> None:
+    answers = Answers()
+    assert sorted(asyncio.run(two_wait(answers, ExchangeDesk.close))) == ["a", "b"]
+
+
+@pytest.mark.parametrize("why", ["time", "gone"])
+def test_a_waiting_pilot_is_answered_when_its_time_is_over_or_it_hung_up(why: str) -> None:
+    async def story() -> Answer:
         answers = Answers()
         answers.first_may_go.set()
         desk = ExchangeDesk(answers)  # type: ignore[arg-type]
         running = asyncio.create_task(desk.run())
-        waiting = asyncio.create_task(desk.exchange(call("a", wait_seconds=0.5 if not close else 60), never_gone))
-        while not answers.groups:
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.05)
-        assert not waiting.done()
-        if close:
-            desk.bell.close()
-        else:
-            desk.bell.ring()
-        await waiting
+        gone = asyncio.Event()
+        waiting = asyncio.create_task(desk.exchange(call("a", wait_seconds=0.05 if why == "time" else 60), gone.wait))
+        if why == "gone":
+            asyncio.get_running_loop().call_later(0.05, gone.set)
+        answer = await asyncio.wait_for(waiting, 5)
         running.cancel()
-        return answers.groups
+        assert len(answers.groups) == 1
+        return answer
 
-    assert len(asyncio.run(story())) == 2
+    assert asyncio.run(story()) == Answer()

@@ -7,7 +7,7 @@ from types import FrameType
 
 import uvicorn
 
-from glideflow.api.app import create_app
+from glideflow.api.app import create_endpoint
 from glideflow.api.context import Context, make_context
 from glideflow.errors import GlideflowError
 from glideflow.instance.home import Home
@@ -26,7 +26,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop."""
-        self._context.desk.bell.close()
+        self._context.desk.close()
         super().handle_exit(sig, frame)
 
 
@@ -42,7 +42,7 @@ def main() -> int:
         logging.getLogger(__name__).critical("the endpoint cannot start: %s", error)
         return 1
     config = uvicorn.Config(
-        create_app(context),
+        create_endpoint(context),
         host=settings.host,
         port=instance.rest_port,
         ssl_certfile=str(home.server_cert),
@@ -51,6 +51,8 @@ def main() -> int:
         http="httptools",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
+        server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )

@@ -11,11 +11,21 @@ from fastapi_offline import FastAPIOffline
 from glideflow import __version__
 from glideflow.api import pilots, problems, storage, users
 from glideflow.api.context import Context
+from glideflow.api.hot_path import HotPath
 from glideflow.api.housekeeping import Housekeeping
 
 
+def create_endpoint(context: Context) -> HotPath:
+    """Return the REST endpoint as it is served.
+
+    Args:
+        context: Its parts.
+    """
+    return HotPath(create_app(context), context)
+
+
 def create_app(context: Context) -> FastAPI:
-    """Return the REST endpoint.
+    """Return the application with all routes.
 
     Args:
         context: Its parts.

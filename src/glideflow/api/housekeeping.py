@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the endpoint does by itself: ring the bell, wake delayed jobs, watch over pilots, plan what was left."""
+"""What the endpoint does by itself: spread news, wake delayed jobs, watch over pilots, plan what was left."""
 
 import logging
 import threading
@@ -54,10 +54,8 @@ class Housekeeping:
 
     def _listen(self) -> None:
         for channel in self._context.database.listen([Channel.JOBS, Channel.COMMANDS], self._stop):
-            if channel is Channel.JOBS:
+            if channel is not None:
                 self._context.desk.announce()
-            elif channel is not None:
-                self._context.desk.bell.ring()
 
     def _repeat(self, seconds: float, work: Callable[[], object]) -> None:
         while not self._stop.wait(seconds):

@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Routes for pilots."""
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
-from fastapi.routing import APIRoute
-from pydantic import ValidationError
 
-from glideflow.api.authentication import BearerOf, ContextOf, Pilot, bearer_of, context_of
+from glideflow.api.authentication import BearerOf, ContextOf, Pilot
 from glideflow.api.context import Context
 from glideflow.api.problems import problem
 from glideflow.domain.identifiers import AttemptId
@@ -19,7 +15,6 @@ from glideflow.domain.messages import Answer, Exchange, Goodbye, Registration
 from glideflow.domain.site import Site
 from glideflow.errors import NotAllowed, NotFound
 from glideflow.services.attempt_logs import LogGap, append_log
-from glideflow.services.dispatch import Call
 from glideflow.services.registration import goodbye, register
 from glideflow.services.storage import sandbox_path
 from glideflow.settings import Settings
@@ -54,39 +49,10 @@ def pilot_settings(settings: Settings, site: Site | None) -> dict[str, float]:
     }
 
 
-async def answer_exchange(request: Request) -> Response:
-    """Answer one pilot's exchange.
-
-    Raises:
-        RequestValidationError: The message is not one.
-        GlideflowError: The pilot is not known or not current, or the database does not answer.
-    """
-    context, bearer = context_of(request), bearer_of(request)
-    pilot = context.keys.remembered(bearer)
-    if pilot is None:
-        pilot = await run_in_threadpool(context.keys.authenticate, bearer)
-    try:
-        message = Exchange.model_validate_json(await request.body())
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
-    answer = await context.desk.exchange(Call(pilot_id=pilot, exchange=message), request.is_disconnected)
-    return Response(answer.model_dump_json(), media_type="application/json")
-
-
-class ExchangeRoute(APIRoute):
-    """The hot path: FastAPI documents it and stays out of the way; it took most of the endpoint's time for it."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers the requests."""
-        return answer_exchange
-
-
+@router.post("/exchange")
 def exchange(message: Exchange) -> Answer:
     """Heartbeat, reports and the wish for work; the answer has receipts, commands and orders."""
-    raise NotImplementedError("this function is only the route's description; answer_exchange answers")
-
-
-router.add_api_route("/exchange", exchange, methods=["POST"], route_class_override=ExchangeRoute)
+    raise NotImplementedError("this function is only the route's description; api.hot_path answers")
 
 
 @router.post("/goodbye")

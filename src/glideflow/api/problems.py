@@ -62,6 +62,13 @@ def _of_system(request: Request, error: Exception) -> JSONResponse:
     return _of_error(request, error)
 
 
+def problem_of(request: Request, error: Exception) -> JSONResponse:
+    """Return the problem document of any error."""
+    if isinstance(error, RequestValidationError):
+        return _of_validation(request, error)
+    return _of_system(request, error) if isinstance(error, OSError) else _of_error(request, error)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of an application with a problem document."""
     app.add_exception_handler(GlideflowError, _of_error)

@@ -55,10 +55,13 @@ class Dispatcher:
         self._storage = storage
         self._cache = TaskCache()
         self._board = Board()
+        # Another thread than the one that claims looks for news.
+        self._waiting_board = Board()
 
     def announce(self) -> None:
         """Note that jobs became ready; may be called by any thread."""
         self._board.announce()
+        self._waiting_board.announce()
 
     def answer(self, calls: Sequence[Call]) -> list[Answer | PilotRefused]:
         """Answer exchanges of different pilots in one transaction.
@@ -94,6 +97,24 @@ class Dispatcher:
             else _refuse(call.pilot_id)
             for call in calls
         ]
+
+    def chosen(self, calls: Sequence[Call]) -> set[PilotId]:
+        """Say which of some waiting pilots would hear something new now.
+
+        Args:
+            calls: What they asked, the longest waiting first.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL does not answer.
+        """
+        with self._database.transaction() as connection:
+            current = pilots.current(connection, [call.pilot_id for call in calls])
+            heard = [call for call in calls if call.pilot_id in current]
+            commanded = self._commands(connection, heard, current)
+            self._waiting_board.refresh(connection)
+        offers = [_offer(call, current[call.pilot_id]) for call in heard if _wants(call, current)]
+        working = {pilot for _, pilot in self._waiting_board.choose(offers)}
+        return working | {PilotId(pilot) for pilot in commanded} | {call.pilot_id for call in calls} - current.keys()
 
     def _hear(self, connection: Connection, calls: Sequence[Call]) -> dict[str, Row]:
         """Note that the pilots spoke; returns those that are current."""
@@ -144,15 +165,17 @@ class Dispatcher:
         offers = [
             _offer(call, current[call.pilot_id])
             for call in calls
-            if call.exchange.want
-            and current[call.pilot_id]["state"] == PilotState.REGISTERED
-            and call.pilot_id not in repeated
+            if _wants(call, current) and call.pilot_id not in repeated
         ]
         claims += claim_jobs(connection, self._board, offers)
         found: dict[str, list[Order]] = defaultdict(list)
         for claim, order in zip(claims, make_orders(connection, self._cache, claims), strict=True):
             found[claim["pilot_id"]].append(order)
         return found
+
+
+def _wants(call: Call, current: Mapping[str, Row]) -> bool:
+    return call.exchange.want > 0 and current[call.pilot_id]["state"] == PilotState.REGISTERED
 
 
 def _offer(call: Call, pilot: Row) -> Offer:

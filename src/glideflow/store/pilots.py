@@ -66,6 +66,18 @@ def key_hash(connection: Connection, pilot_id: PilotId) -> str | None:
     return None if row is None else row["key_hash"]
 
 
+def current(connection: Connection, pilot_ids: Iterable[PilotId]) -> dict[str, Row]:
+    """Return those of some pilots that are current, by id."""
+    rows = connection.execute(
+        """
+        SELECT id, site, node, state, reason_code, reason_text, reason_source FROM pilots
+        WHERE id = ANY(%s) AND state IN ('registered', 'draining')
+        """,
+        [sorted(pilot_ids)],
+    )
+    return {row["id"]: row for row in rows}
+
+
 def heard(connection: Connection, words: Sequence[Mapping[str, Any]]) -> dict[str, Row]:
     """Note that pilots spoke; rows with `id`, `sequence`, `holding`.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from glideflow.api.app import create_app
+from glideflow.api.app import create_endpoint
 from glideflow.api.context import Context, make_context
 from glideflow.instance.certificates import ensure_certificates
 from glideflow.instance.home import Home, InstanceInfo
@@ -57,7 +57,7 @@ def run_endpoint(settings: Settings, database_url: str) -> Iterator[RunningEndpo
         database = Database(database_url)
         context = make_context(settings, home, info, database)
         config = uvicorn.Config(
-            create_app(context),
+            create_endpoint(context),
             ssl_certfile=str(home.server_cert),
             ssl_keyfile=str(home.server_key),
             log_config=None,
@@ -70,7 +70,7 @@ def run_endpoint(settings: Settings, database_url: str) -> Iterator[RunningEndpo
             _wait(server, thread)
             yield RunningEndpoint(settings=settings, home=home, context=context, url=info.rest_url)
         finally:
-            context.desk.bell.close()
+            context.desk.close()
             server.should_exit = True
             thread.join()
             database.close()
