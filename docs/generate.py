@@ -42,7 +42,7 @@ def kind(field: Schema) -> str:
         name = field["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
     if "const" in field:
-        return f"`{field['const']}`"
+        return f"`{json.dumps(field['const'])}`"
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     for several in ("anyOf", "oneOf"):
@@ -60,11 +60,11 @@ def _kind_of_type(field: Schema) -> str:
     names = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true`, `false`"}
     name = names[field["type"]]
     low, high = field.get("minimum", field.get("exclusiveMinimum")), field.get("maximum")
-    if low is not None and high is not None:
-        return f"{name}, {low} to {high}"
-    if low is not None:
-        return f"{name}, {'above' if 'exclusiveMinimum' in field else 'from'} {low}"
-    return name
+    if low is None:
+        return name
+    if "exclusiveMinimum" in field:
+        return f"{name}, above {low}" + ("" if high is None else f", at most {high}")
+    return f"{name}, from {low}" if high is None else f"{name}, {low} to {high}"
 
 
 def default(name: str, field: Schema, required: list[str]) -> str:

@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     sites_file: Path | None = None
     """YAML file of the sites; without it `sites.yaml` in the home, and without that one site named `local`."""
 
+    failure_policy_file: Path | None = None
+    """YAML file of the system's failure policy; without it `failure_policy.yaml` in the home, and without that the one
+    that comes with glideflow."""
+
     launcher: str | None = Field(default=None, pattern="^(htcondor|local)$")
     """How the default site starts pilots when there is no sites file: `htcondor`, or `local` for plain processes."""
 

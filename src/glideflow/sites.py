@@ -1,21 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sites of an instance, from `sites.yaml`."""
 
-import difflib
-from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
-
+from glideflow.configuration import read_configuration
 from glideflow.domain.site import Site
 from glideflow.errors import SettingsError
 from glideflow.settings import Settings
 
 SITES_FILE = "sites.yaml"
 DEFAULT_SITE = "local"
+BEGINNING = "expected `sites:` followed by a list of sites; see config/sites.example.yaml"
 
 
 def load_sites(settings: Settings, launcher: str | None = None, slots: int | None = None) -> dict[str, Site]:
@@ -40,39 +33,17 @@ def load_sites(settings: Settings, launcher: str | None = None, slots: int | Non
         most = slots or settings.pool_slots
         site = Site.model_validate({"name": DEFAULT_SITE, "launcher": chosen, "max_pilots": most, "max_queued": most})
         return {DEFAULT_SITE: site}
-    try:
-        document = YAML(typ="rt", pure=True).load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise SettingsError(f"{path} cannot be read as YAML: {error}") from error
-    if not isinstance(document, CommentedMap) or not isinstance(document.get("sites"), CommentedSeq):
-        raise SettingsError(f"{path}: expected `sites:` followed by a list of sites; see config/sites.example.yaml")
+    file = read_configuration(path, BEGINNING)
+    entries = file.values.get("sites")
+    if not isinstance(entries, list):
+        raise SettingsError(f"{path}: {BEGINNING}")
     sites: dict[str, Site] = {}
-    for position, entry in enumerate(document["sites"]):
-        line = document["sites"].lc.item(position)[0] + 1
-        site = _site(path, line, entry)
+    for position in range(len(entries)):
+        site = file.part(Site, ("sites", position))
         if site.name in sites:
-            raise SettingsError(f"{path}, line {line}: there are two sites named {site.name}: rename one")
+            text = f"there are two sites named {site.name}: rename one"
+            raise SettingsError(file.places.sentence(("sites", position, "name"), text))
         sites[site.name] = site
     if not sites:
         raise SettingsError(f"{path}: the list of sites is empty: give at least one, or remove the file")
     return sites
-
-
-def _site(path: Path, line: int, entry: Any) -> Site:
-    if not isinstance(entry, CommentedMap):
-        raise SettingsError(f"{path}, line {line}: expected a site with `name: ...`, found {entry!r}")
-    try:
-        return Site.model_validate(dict(entry))
-    except ValidationError as error:
-        raise SettingsError("\n".join(_problem(path, line, entry, dict(p)) for p in error.errors())) from error
-
-
-def _problem(path: Path, line: int, entry: CommentedMap, problem: dict[str, Any]) -> str:
-    key = str(problem["loc"][0])
-    if key in entry:
-        line = entry.lc.key(key)[0] + 1
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, Site.model_fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(Site.model_fields)}"
-        return f"{path}, line {line}: a site has no key {key}; {hint}"
-    return f"{path}, line {line}: {key}: {problem['msg']} (got {problem['input']!r})"

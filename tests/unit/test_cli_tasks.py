@@ -46,7 +46,7 @@ def test_problems_of_a_file_come_one_per_line(endpoint: FakeEndpoint, capsys: py
     assert capsys.readouterr().err.splitlines() == [
         "error: --set retrys=5: key `retrys`: unknown; did you mean `retries`? allowed: `schema_version`, `name`, "
         "`command`, `sandbox`, `inputs`, `split`, `outputs`, `merge`, `resources`, `environment`, `priority`, "
-        "`retries`, `site`",
+        "`retries`, `failure_policy`, `tolerance`, `site`",
         'error: --set priority=many: key `priority`: must be a whole number, not "many"',
     ]
     assert endpoint.requests == []

@@ -103,6 +103,41 @@ def test_an_unknown_key_names_file_line_key_and_what_was_meant(read: Read) -> No
         ("inputs: {dataset: 'a b'}", "key `inputs.dataset`: must be the name of a dataset, as `name`, or `name@12`"),
         ("inputs: {files: [a]}\nsplit: {jobs: 2, files_per_job: 3}", "key `split`: give at most one of "),
         ("inputs: {jobs: 3}\nsplit: {jobs: 2}", "line 5: key `split.jobs`: divides input files, but the task has none"),
+        (
+            "tolerance: {failed_percent: 101}",
+            "key `tolerance.failed_percent`: must be a number of at most 100, not 101",
+        ),
+        ("tolerance: {failed_percent: few}", 'key `tolerance.failed_percent`: must be a number, not "few"'),
+        ("tolerance: {}", "key `tolerance`: give exactly one of `failed_percent`, `failed_jobs` (given: none)"),
+        ("tolerance: {failed_jobs: 1, end: done}", "key `tolerance.end`: must be `partly_done` or `failed`, not "),
+        ("tolerance: {failed: 1}", "key `tolerance.failed`: unknown; did you mean `failed_jobs`? allowed: "),
+        (
+            "failure_policy: {name: x}",
+            "key `failure_policy`: must be a list, such as `[a, b]`, not a mapping",
+        ),
+        (
+            "failure_policy: [{name: x, retry: {delay: 3}}]",
+            "key `failure_policy[0].retry.delay`: unknown; did you mean `delay_seconds`? allowed: `times`, ",
+        ),
+        (
+            "failure_policy: [{name: x, retry: {memory_factor: 1, max_memory_mb: 5}}]",
+            "key `failure_policy[0].retry.memory_factor`: must be a number of more than 1, not 1",
+        ),
+        (
+            "failure_policy: [{name: x, match: {exit_code: [3]}, fail: true}]",
+            "key `failure_policy[0].match.exit_code`: unknown; did you mean `exit_codes`? allowed: `reasons`, ",
+        ),
+        (
+            "failure_policy:\n- name: x\n  match: {exit_codes: [3-x]}\n  fail: true",
+            "line 6: key `failure_policy[0].match.exit_codes[0]`: must be exit codes, one as `137` or several as ",
+        ),
+        ("failure_policy: [{name: x, fail: false}]", "key `failure_policy[0].fail`: must be `true`, not false"),
+        ("failure_policy: [{name: x}]", "key `failure_policy[0]`: give exactly one of `retry`, `fail`"),
+        ("failure_policy: [{name: x, fail: true, active: 1}]", "`failure_policy[0].active`: must be `true` or `false`"),
+        (
+            "failure_policy: [{name: x, retry: {delay_seconds: 9, max_delay_seconds: 8}}]",
+            "key `failure_policy[0].retry.max_delay_seconds`: must not be less than `delay_seconds` (9)",
+        ),
         ("outputs: {Hist: {file: a}}", "key `outputs.Hist`: must be small letters, digits and `_`, at most 40 of them"),
         ("outputs: {h: {}}", "key `outputs.h.file`: missing; write for example `file: result.txt`"),
         ("outputs: {h: {file: ../x}}", "key `outputs.h.file`: must stay inside the job's working folder: `..` is not "),

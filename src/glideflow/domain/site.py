@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from glideflow.domain.task import Model, Name
+from glideflow.domain.failure_rules import FailurePolicy
+from glideflow.domain.model import Model, Name
 
 _OVERHEAD_SECONDS = 60
 
@@ -41,6 +42,8 @@ class Site(Model):
     """A pilot without work ends after this time."""
     vacate_seconds: float = Field(default=20, ge=1)
     """Time between the batch system's TERM and KILL; the pilot is gone before."""
+    failure_policy: FailurePolicy = Field(default_factory=list)
+    """Rules for jobs that failed here: they come after those of the task and before those of the system."""
 
     @property
     def longest_job_seconds(self) -> float:

@@ -3,19 +3,14 @@
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StringConstraints,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
+
+from glideflow.domain.failure_rules import FailurePolicy
+from glideflow.domain.model import Model, Name, SpecError
 
 RESERVED_FILE = "job.json"
 """The pilot writes the job's description under this name into the working folder."""
@@ -23,14 +18,6 @@ RESERVED_FILE = "job.json"
 URL_SCHEMES = ("https", "http", "file")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
-
-
-class SpecError(ValueError):
-    """A part of a task that does not fit another one; `key` is the path of the part to change."""
-
-    def __init__(self, key: tuple[str, ...], text: str) -> None:
-        self.key = key
-        super().__init__(text)
 
 
 def _check_file_name(value: str) -> str:
@@ -74,19 +61,12 @@ def _check_variables(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 RelativeFile = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_check_file_name)]
 Location = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_check_location)]
 LocalPath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Environment = Annotated[dict[str, str], AfterValidator(_check_variables)]
-
-
-class Model(BaseModel):
-    """Base of the task's parts: no unknown keys, no silent conversions, nothing changes after it was read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class InputFile(Model):
@@ -199,6 +179,37 @@ class Resources(Model):
     """Longest run time of the command, seconds; it is ended after that."""
 
 
+class Tolerance(Model):
+    """How many jobs may fail before the task does: exactly one of the two numbers."""
+
+    failed_percent: float | None = Field(default=None, ge=0, le=100)
+    """So many of a hundred jobs, rounded down to whole jobs."""
+    failed_jobs: int | None = Field(default=None, ge=0)
+    """So many jobs."""
+    end: Literal["partly_done", "failed"] = "partly_done"
+    """The state in which the task ends when jobs failed, and no more than that; the merge step has run either way."""
+
+    @model_validator(mode="after")
+    def _one_number(self) -> Self:
+        given = [name for name in ("failed_percent", "failed_jobs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of `failed_percent`, `failed_jobs` (given: {', '.join(given) or 'none'})"
+            )
+        return self
+
+    def allowed(self, jobs_total: int) -> int:
+        """Return how many jobs may fail.
+
+        Args:
+            jobs_total: Number of jobs of the task.
+        """
+        if self.failed_jobs is not None:
+            return self.failed_jobs
+        # As decimal digits, so that 0.7 % of 1000 jobs are 7 and not 6.
+        return int(Decimal(str(self.failed_percent)) * jobs_total / 100)
+
+
 class Merge(Model):
     """A last job that reads the outputs of all others."""
 
@@ -240,7 +251,11 @@ class TaskSpec(Model):
     priority: int = Field(default=0, ge=-1000, le=1000)
     """Jobs of a higher priority are taken first."""
     retries: int = Field(default=2, ge=0, le=100)
-    """How often a failed job is run again; lost pilots do not count."""
+    """How often a failed job is run again; lost pilots do not count. Short for what `failure_policy` says at length."""
+    failure_policy: FailurePolicy = Field(default_factory=list)
+    """Rules for failed jobs. The first that fits decides; then those of the site, and then the system's."""
+    tolerance: Tolerance | None = None
+    """How many jobs may fail before the task does; without it, none."""
     site: Name | None = None
     """Only this site may run it."""
 

@@ -140,8 +140,12 @@ def _yaml() -> YAML:
     return yaml
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path, beginning: str = "a task file starts with `schema_version: 1`") -> Document:
     """Read a YAML file that holds a mapping.
+
+    Args:
+        path: The file.
+        beginning: What such a file looks like, for the message.
 
     Raises:
         TaskFileError: No such file, not readable, not YAML (with the line), or not a mapping.
@@ -153,7 +157,7 @@ def read_document(path: Path) -> Document:
         raise TaskFileError([f"{path}{_yaml_problem(error)}"], path) from error
     if not isinstance(root, CommentedMap):
         content = "is empty" if root is None else "does not hold lines of the form `key: value`"
-        raise TaskFileError([f"{path}: {content}; a task file starts with `schema_version: 1`"], path)
+        raise TaskFileError([f"{path}: {content}; {beginning}"], path)
     places = Places(path)
     _note_lines(root, (), places.lines, set())
     return Document(root=root, text=text, places=places)
@@ -162,7 +166,9 @@ def read_document(path: Path) -> Document:
 def _read_text(path: Path) -> str:
     try:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
-            raise TaskFileError([f"{path}: is longer than {MAX_BYTES:,} bytes, too long for a task file"], path)
+            raise TaskFileError(
+                [f"{path}: is longer than {MAX_BYTES:,} bytes, too long for a file that people write"], path
+            )
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise TaskFileError([f"{path}: cannot be read: {error.strerror}"], path) from error

@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from glideflow import __version__
-from glideflow.domain.task import SpecError
+from glideflow.domain.model import SpecError
+from glideflow.domain.task import TaskSpec
 from glideflow.task_file.document import Keys
-from glideflow.task_file.shape import allowed_keys, meant_key, unknown_key
+from glideflow.task_file.shape import Root, allowed_keys, meant_key, unknown_key
 
 SCHEMA_VERSION = 1
 _SHOWN_CHARACTERS = 60
@@ -57,14 +58,21 @@ def schema_version_problem(values: Mapping[str, Any]) -> str | None:
     return f"must be {SCHEMA_VERSION}, the version that this glideflow ({__version__}) reads, not {show(version)}"
 
 
-def sentences(error: ValidationError) -> list[Sentence]:
-    """Return the problems behind a validation error of a task."""
+def sentences(error: ValidationError, root: Root = TaskSpec) -> list[Sentence]:
+    """Return the problems behind a validation error.
+
+    Args:
+        error: What pydantic found.
+        root: The model that was validated.
+    """
     problems: list[dict[str, Any]] = [dict(problem) for problem in error.errors()]
     unknown = [problem["loc"] for problem in problems if problem["type"] == "extra_forbidden"]
     # A misspelt key is not missing as well.
-    misspelt = {(*keys[:-1], meant_key(keys)) for keys in unknown}
+    misspelt = {(*keys[:-1], meant_key(keys, root)) for keys in unknown}
     return [
-        _sentence(problem) for problem in problems if problem["type"] != "missing" or problem["loc"] not in misspelt
+        _sentence(problem, root)
+        for problem in problems
+        if problem["type"] != "missing" or problem["loc"] not in misspelt
     ]
 
 
@@ -82,7 +90,7 @@ def show(value: Any) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 4]} ..."
 
 
-def _sentence(problem: dict[str, Any]) -> Sentence:
+def _sentence(problem: dict[str, Any], root: Root) -> Sentence:
     keys: Keys = problem["loc"]
     cause = problem.get("ctx", {}).get("error")
     if keys and keys[-1] == "[key]":
@@ -94,11 +102,13 @@ def _sentence(problem: dict[str, Any]) -> Sentence:
     if problem["type"] == "value_error":
         return Sentence(keys, str(cause))
     if problem["type"] == "extra_forbidden":
-        return Sentence(keys, unknown_key(keys))
+        return Sentence(keys, unknown_key(keys, root))
     if problem["type"] == "missing":
         return Sentence(keys, f"missing; write for example {EXAMPLES.get(str(keys[-1]), 'a value')}")
     describe = _DESCRIPTIONS.get(problem["type"])
-    expected = describe(keys, problem) if describe else problem["msg"]
+    expected = describe(problem) if describe else problem["msg"]
+    if problem["type"] in ("dict_type", "model_type"):
+        expected = _mapping(keys, root)
     return Sentence(keys, f"{expected}, not {show(problem['input'])}{_remedy(problem)}")
 
 
@@ -112,45 +122,56 @@ def _remedy(problem: dict[str, Any]) -> str:
     return ""
 
 
-def _mapping(keys: Keys, _: dict[str, Any]) -> str:
-    allowed = ", ".join(f"`{name}`" for name in allowed_keys(keys))
+def _mapping(keys: Keys, root: Root) -> str:
+    allowed = ", ".join(f"`{name}`" for name in allowed_keys(keys, root))
     return f"must be a mapping with the keys {allowed}" if allowed else "must be a mapping of `key: value`"
 
 
-def _number(_: Keys, problem: dict[str, Any]) -> str:
-    bound = problem.get("ctx", {})
-    if "ge" in bound:
-        return f"must be a whole number of at least {bound['ge']}"
-    return f"must be a whole number of at most {bound['le']}" if "le" in bound else "must be a whole number"
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
-def _pattern(_: Keys, problem: dict[str, Any]) -> str:
+def _number(problem: dict[str, Any]) -> str:
+    context = problem.get("ctx", {})
+    bound, limit = next(((word, context[key]) for key, word in _BOUNDS.items() if key in context), ("", None))
+    fraction = isinstance(limit, float) or problem["type"].startswith("float")
+    kind = "a number" if fraction else "a whole number"
+    return f"must be {kind}" if limit is None else f"must be {kind} of {bound} {limit:g}"
+
+
+def _pattern(problem: dict[str, Any]) -> str:
     pattern = problem["ctx"]["pattern"]
     return PATTERNS.get(pattern, f"must match {pattern}")
 
 
-def _literal(_: Keys, problem: dict[str, Any]) -> str:
-    return f"must be {str(problem['ctx']['expected']).replace(chr(39), '`')}"
+def _literal(problem: dict[str, Any]) -> str:
+    expected = str(problem["ctx"]["expected"])
+    return "must be `true`" if expected == "True" else f"must be {expected.replace(chr(39), '`')}"
 
 
-def _length(_: Keys, problem: dict[str, Any]) -> str:
+def _length(problem: dict[str, Any]) -> str:
     bound = problem["ctx"].get("max_length")
     return f"must have at most {bound} characters" if bound else "must not be empty"
 
 
-_DESCRIPTIONS: dict[str, Callable[[Keys, dict[str, Any]], str]] = {
-    "string_type": lambda *_: "must be text",
+def _many(problem: dict[str, Any]) -> str:
+    return f"must have at most {problem['ctx']['max_length']} entries"
+
+
+_DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "string_type": lambda _: "must be text",
     "int_type": _number,
     "int_parsing": _number,
     "int_from_float": _number,
+    "float_type": _number,
+    "greater_than": _number,
     "greater_than_equal": _number,
     "less_than_equal": _number,
+    "bool_type": lambda _: "must be `true` or `false`",
     "string_pattern_mismatch": _pattern,
     "string_too_short": _length,
     "string_too_long": _length,
     "too_short": _length,
+    "too_long": _many,
     "literal_error": _literal,
-    "list_type": lambda *_: "must be a list, such as `[a, b]`",
-    "dict_type": _mapping,
-    "model_type": _mapping,
+    "list_type": lambda _: "must be a list, such as `[a, b]`",
 }

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shape of a task as the model has it: which keys are allowed where, and what was meant by others."""
+"""The shape of a file as its model has it: which keys are allowed where, and what was meant by others.
+
+`root` is the model of the whole file; without it, a task.
+"""
 
 import difflib
 import types
@@ -11,18 +14,23 @@ from pydantic import BaseModel
 from glideflow.domain.task import TaskSpec
 from glideflow.task_file.document import Keys
 
+Root = type[BaseModel]
+
 SYNONYMS = {
     "arguments": "command",
     "cmd": "command",
     "cpu": "cores",
     "cpus": "cores",
+    "delay": "delay_seconds",
     "disk": "disk_mb",
     "env": "environment",
     "executable": "command",
     "memory": "memory_mb",
     "njobs": "jobs",
+    "on_exit": "failure_policy",
     "queue": "site",
     "ram": "memory_mb",
+    "regex": "text",
     "script": "command",
     "time": "wall_seconds",
     "version": "schema_version",
@@ -54,17 +62,17 @@ def below(annotation: Any, key: str | int) -> list[Any]:
     return found
 
 
-def types_at(keys: Keys) -> list[Any]:
+def types_at(keys: Keys, root: Root = TaskSpec) -> list[Any]:
     """Return the types that are allowed at the path of a key; empty when there is no such key."""
-    found: list[Any] = [TaskSpec]
+    found: list[Any] = [root]
     for key in keys:
         found = [one for annotation in found for one in below(annotation, key)]
     return found
 
 
-def allowed_keys(keys: Keys) -> list[str]:
+def allowed_keys(keys: Keys, root: Root = TaskSpec) -> list[str]:
     """Return the keys that the mapping at a path may have; empty when any may."""
-    models = [one for one in types_at(keys) if isinstance(one, type) and issubclass(one, BaseModel)]
+    models = [one for one in types_at(keys, root) if isinstance(one, type) and issubclass(one, BaseModel)]
     return [name for model in models for name in model.model_fields]
 
 
@@ -78,22 +86,22 @@ def is_list(keys: Keys) -> bool:
     return [get_origin(one) for one in types_at(keys)] == [list]
 
 
-def unknown_key(keys: Keys) -> str:
+def unknown_key(keys: Keys, root: Root = TaskSpec) -> str:
     """Return the sentence about a key that does not exist: what was probably meant and what is allowed."""
-    allowed = allowed_keys(keys[:-1])
+    allowed = allowed_keys(keys[:-1], root)
     if not allowed:
         return "unknown: there are no keys at this place"
-    meant = meant_key(keys)
+    meant = meant_key(keys, root)
     hint = f"; did you mean `{meant}`?" if meant else ";"
     return f"unknown{hint} allowed: {', '.join(f'`{name}`' for name in allowed)}"
 
 
-def meant_key(keys: Keys) -> str | None:
+def meant_key(keys: Keys, root: Root = TaskSpec) -> str | None:
     """Return what an unknown key probably means: a similar one, what others call it, or one of another place."""
-    key, allowed = str(keys[-1]).lower(), allowed_keys(keys[:-1])
-    elsewhere = {path.rpartition(".")[2]: path for path in reversed(list(_paths(TaskSpec, "")))}
+    key, allowed = str(keys[-1]).lower(), allowed_keys(keys[:-1], root)
+    elsewhere = {path.rpartition(".")[2]: path for path in reversed(list(_paths(root, "")))}
     known = {**elsewhere, **{name: name for name in allowed}}
-    if key in SYNONYMS:
+    if SYNONYMS.get(key) in known:
         return known[SYNONYMS[key]]
     near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.8)
     if not near and key in elsewhere:
