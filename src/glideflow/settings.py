@@ -6,11 +6,13 @@ No other module reads the environment. Each field's docstring is its entry in th
 
 import difflib
 import os
+import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -19,6 +21,25 @@ from ruamel.yaml.error import YAMLError
 from glideflow.errors import SettingsError
 
 SETTINGS_FILE = "glideflow.yaml"
+SECRET = frozenset({"database_url"})
+"""Settings whose value is in no message."""
+
+
+def _site_database(url: str) -> str:
+    """Refuse what psycopg would take for something else, or Prefect's driver would not take at all.
+
+    Raises:
+        ValueError: It is no URL of one database on one server.
+    """
+    form = "must be of the form postgresql://user:password@host:port/name"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{form}, with special characters of the password as %XX") from error
+    if parts.scheme != "postgresql" or port == 0 or not re.fullmatch(r"/[^/]+", parts.path):
+        raise ValueError(form)
+    return url
 
 
 class Settings(BaseSettings):
@@ -54,7 +75,7 @@ class Settings(BaseSettings):
     token_file: Path | None = None
     """File (mode 0600) with the token that client commands send; without it, the one of this home."""
 
-    database_url: str | None = None
+    database_url: Annotated[str, AfterValidator(_site_database)] | None = None
     """A site's own PostgreSQL, 15 or newer, as `postgresql://user:password@host:port/name`; it must exist and be
     empty at first. A second database `<name>_prefect` on the same server serves Prefect. Without it, an embedded
     PostgreSQL in the home."""
@@ -202,7 +223,8 @@ def _problem(problem: dict[str, Any], path: Path | None, lines: dict[str, int]) 
         near = difflib.get_close_matches(key, Settings.model_fields, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; allowed are {', '.join(sorted(Settings.model_fields))}"
         return f"{place}: there is no setting {key}{hint}"
-    return f"{place}: {key}: {problem['msg']} (got {problem['input']!r})"
+    value = "" if key in SECRET else f" (got {problem['input']!r})"
+    return f"{place}: {key}: {problem['msg'].removeprefix('Value error, ')}{value}"
 
 
 def process_environment(**changes: str) -> dict[str, str]:

@@ -9,12 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from glideflow.errors import SettingsError
-from glideflow.instance import schema
 from glideflow.instance.home import Home
 from glideflow.instance.plan import prepare
 from glideflow.instance.postgres import EmbeddedPostgres
-from glideflow.instance.schema import check_server
 from glideflow.settings import Settings, process_environment
 from glideflow.store.migration import schema_revision
 
@@ -53,18 +50,6 @@ def test_the_embedded_server_gets_both_databases_and_the_newest_schema(tmp_path:
         assert {"glideflow", "prefect"} <= set(server.query("SELECT datname FROM pg_database").split())
 
 
-def test_a_missing_second_database_of_a_site_is_named(site: str, tmp_path: Path) -> None:
-    (tmp_path / "glideflow.yaml").write_text(f"database_url: {site}\n")
-    settings = Settings(home=tmp_path, database_url=site)
-    home = Home(settings)
-    prepare(settings, home)
-    done = _schema(home)
-    assert done.returncode == 1
-    assert 'database "institute_prefect" does not exist' in done.stderr
-    assert "_prefect added" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_a_site_with_its_own_prefect_server_needs_one_database(site: str, tmp_path: Path) -> None:
     (tmp_path / "glideflow.yaml").write_text(f"database_url: {site}\nprefect_api_url: http://prefect.example.org/api\n")
     settings = Settings(home=tmp_path, database_url=site, prefect_api_url="http://prefect.example.org/api")
@@ -78,10 +63,3 @@ def test_a_home_that_was_never_prepared_is_said_so(tmp_path: Path) -> None:
     home = Home(Settings(home=tmp_path))
     home.create()
     assert "glideflow up" in _schema(home).stderr
-
-
-def test_a_server_that_is_too_old_is_refused(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check_server(postgres_url, "database_url") == 18
-    monkeypatch.setattr(schema, "OLDEST_POSTGRES", 99)
-    with pytest.raises(SettingsError, match="database_url is a PostgreSQL 18, and glideflow needs 99 or newer"):
-        check_server(postgres_url, "database_url")

@@ -13,7 +13,7 @@ from glideflow.errors import SettingsError
 from glideflow.instance import plan
 from glideflow.instance.components import instance_components
 from glideflow.instance.home import Home, InstanceInfo
-from glideflow.instance.plan import launcher_of, prepare, with_suffix
+from glideflow.instance.plan import launcher_of, prepare
 from glideflow.instance.ports import free_port, port_is_free
 from glideflow.settings import Settings
 
@@ -94,9 +94,6 @@ def test_a_site_s_own_postgresql_has_a_second_database_for_prefect(tmp_path: Pat
     info = _prepare(tmp_path)
     assert info.database_url == SITE
     assert info.prefect_database_url == SITE + "_prefect"
-    assert with_suffix(SITE + "?sslmode=require") == SITE + "_prefect?sslmode=require"
-    with pytest.raises(SettingsError, match="names no database"):
-        with_suffix("postgresql://glide@db.example.org")
 
 
 def test_what_up_was_told_is_remembered_but_the_settings_win(tmp_path: Path) -> None:

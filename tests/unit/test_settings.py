@@ -87,3 +87,26 @@ def test_a_child_process_gets_the_environment_with_changes(monkeypatch: pytest.M
     monkeypatch.setenv("GLIDEFLOW_VO", "atlas")
     environment = process_environment(GLIDEFLOW_HOME="/somewhere")
     assert (environment["GLIDEFLOW_VO"], environment["GLIDEFLOW_HOME"]) == ("atlas", "/somewhere")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://glide:topsecret@db.example.org/glide",
+        "postgresql://glide:topsecret@db.example.org",
+        "postgresql://glide:topsecret@db.example.org/",
+        "postgresql://glide:topsecret@one.example.org:5432,two.example.org:5432/glide",
+        "postgresql://glide:top@secret/@db.example.org:x/glide",
+        "host=db.example.org user=glide password='topsecret'",
+    ],
+)
+def test_a_database_url_of_another_form_is_refused_and_shows_no_password(tmp_path: Path, url: str) -> None:
+    text = problem_of(tmp_path, f'database_url: "{url}"\n')
+    assert "line 1: database_url: must be of the form postgresql://user:password@host:port/name" in text
+    assert "secret" not in text
+
+
+def test_a_database_url_may_have_options_and_a_socket(tmp_path: Path) -> None:
+    for url in ("postgresql://glide@/glide?host=/run/postgresql", "postgresql://a:b%40@h:1/n?sslmode=require"):
+        (tmp_path / SETTINGS_FILE).write_text(f"database_url: {url}\n")
+        assert load_settings(tmp_path).database_url == url

@@ -12,6 +12,7 @@ from glideflow.instance.components import Component, instance_components
 from glideflow.instance.home import Home
 from glideflow.instance.plan import prepare
 from glideflow.instance.postgres import EmbeddedPostgres
+from glideflow.instance.site_database import check_site_databases
 from glideflow.instance.supervisor import supervise
 from glideflow.settings import load_settings
 
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def components() -> list[Component]:
         EmbeddedPostgres(home.postgres, 0).end_leftovers()
         info = prepare(home.settings, home, arguments.launcher, arguments.slots)
+        if home.settings.database_url:
+            check_site_databases(info.database_url, info.prefect_database_url)
         return instance_components(home.settings, home, info)
 
     return supervise(home, components)

@@ -14,11 +14,11 @@ from urllib.parse import unquote, urlsplit
 
 from glideflow.errors import DatabaseUnavailable, NotFound, UserError
 from glideflow.instance.home import AlreadyLocked, Home, InstanceInfo, lock_holder, locked
-from glideflow.instance.plan import with_suffix
 from glideflow.instance.ports import free_port
 from glideflow.instance.postgres import DATABASE, HOST, PREFECT_DATABASE, EmbeddedPostgres
 from glideflow.instance.postgres_programs import client_command, words_of
 from glideflow.instance.processes import run
+from glideflow.instance.site_database import prefect_url
 from glideflow.settings import Settings
 
 MANIFEST = "manifest.json"
@@ -205,7 +205,7 @@ def _urls_of(info: InstanceInfo) -> dict[str, str]:
 def _site_urls(settings: Settings) -> dict[str, str]:
     url = settings.database_url or ""
     urls = {DATABASE: url}
-    return urls if settings.prefect_api_url else urls | {PREFECT_DATABASE: with_suffix(url)}
+    return urls if settings.prefect_api_url else urls | {PREFECT_DATABASE: prefect_url(url)}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from glideflow.instance.health import endpoint_answers, prefect_answers
 from glideflow.instance.home import Home, InstanceInfo
 from glideflow.instance.postgres import EmbeddedPostgres
 from glideflow.instance.processes import Command
+from glideflow.instance.site_database import for_asyncpg
 from glideflow.settings import Settings, process_environment
 
 PREFECT_HOST = "127.0.0.1"
@@ -132,8 +133,9 @@ def _prefect(home: Home, info: InstanceInfo) -> Component:
 
 
 def _prefect_command(home: Home, info: InstanceInfo) -> Command:
-    database = info.prefect_database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+    database, options = for_asyncpg(info.prefect_database_url)
     environment = process_environment(
+        **options,
         **PREFECT_SERVER_SETTINGS,
         PREFECT_HOME=str(home.prefect),
         PREFECT_SERVER_DATABASE_CONNECTION_URL=database,

@@ -49,7 +49,7 @@ def ask(url: str, ca_file: Path | None = None, timeout_seconds: float = TIMEOUT_
         finally:
             connection.close()
         if response.status != http.client.OK:
-            raise ServiceError(f"{url} answers with status {response.status}")
+            raise ServiceError(f"{url} answers with status {response.status}{_detail(text)}")
         return Answer(json.loads(text), _date(response.headers.get("Date")))
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ServiceError(f"{url} does not answer: {error}") from error
@@ -62,6 +62,14 @@ def _connection(
         return http.client.HTTPConnection(host, port, timeout=timeout_seconds)
     context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
     return http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=context)
+
+
+def _detail(text: bytes) -> str:
+    """What a problem document says."""
+    try:
+        return f": {json.loads(text)['detail']}"
+    except (ValueError, TypeError, LookupError):
+        return ""
 
 
 def _date(text: str | None) -> datetime | None:
@@ -82,13 +90,18 @@ def https_url(host: str, port: int) -> str:
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
-def ask_endpoint(home: Home, info: InstanceInfo) -> Answer:
+def ask_endpoint(home: Home, info: InstanceInfo, timeout_seconds: float = TIMEOUT_SECONDS) -> Answer:
     """Ask this home's endpoint for its health, trusting the home's CA only.
+
+    Args:
+        home: The home.
+        info: Where its endpoint is.
+        timeout_seconds: As for `ask`.
 
     Raises:
         ServiceError: It does not answer.
     """
-    return ask(endpoint_url(home, info) + "/health", home.ca / "ca.pem")
+    return ask(endpoint_url(home, info) + "/health", home.ca / "ca.pem", timeout_seconds)
 
 
 def endpoint_answers(home: Home, info: InstanceInfo) -> bool:

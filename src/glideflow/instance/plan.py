@@ -11,12 +11,12 @@ from glideflow.instance.health import https_url
 from glideflow.instance.home import Home, InstanceInfo
 from glideflow.instance.ports import free_port, port_is_free
 from glideflow.instance.postgres import DATABASE, HOST, PREFECT_DATABASE, EmbeddedPostgres
+from glideflow.instance.site_database import prefect_url
 from glideflow.settings import Settings
 
 USUAL_REST_PORT = 8443
 USUAL_PREFECT_PORT = 4200
 USUAL_POSTGRES_PORT = 25432
-PREFECT_SUFFIX = "_prefect"
 DEFAULT_LAUNCHER = "htcondor"
 
 
@@ -80,19 +80,11 @@ def _prefect(settings: Settings, before: InstanceInfo | None) -> tuple[str, int]
 
 def _databases(settings: Settings, home: Home, before: InstanceInfo | None) -> tuple[str, str]:
     if settings.database_url:
-        return settings.database_url, with_suffix(settings.database_url)
+        return settings.database_url, prefect_url(settings.database_url)
     kept = urlsplit(before.database_url).port or 0 if before else 0
     server = EmbeddedPostgres(home.postgres, _port(HOST, 0, "", [kept, USUAL_POSTGRES_PORT]), settings.instance)
     server.initialise()
     return server.url(DATABASE), server.url(PREFECT_DATABASE)
-
-
-def with_suffix(url: str) -> str:
-    """Return the URL of the database beside a site's own that serves Prefect."""
-    parts = urlsplit(url)
-    if not parts.path.strip("/"):
-        raise SettingsError(f"database_url names no database: postgresql://user:password@{parts.hostname}/name")
-    return parts._replace(path=parts.path + PREFECT_SUFFIX).geturl()
 
 
 def _port(host: str, wanted: int, setting: str, preferred: list[int]) -> int:

@@ -6,19 +6,27 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from glideflow.errors import DatabaseUnavailable, UserError
+from glideflow.store.server import ask_server, reach, words_of
 
 Connection = psycopg.Connection[DictRow]
 
 _LISTEN_SECONDS = 1.0
 _TRUST_SECONDS = 1.0
 """A connection that worked is taken again without a question for so long."""
+_DOUBT_SECONDS = 3.0
+"""Who waited for a connection for so long asks whether the server is there at all."""
+_BUSY_SECONDS = 30.0
+"""Longest wait for a connection while the server is there."""
+_RECONNECT_SECONDS = 2.0
+"""The pool tries for so long by itself, and then whenever somebody asks; with its default of five minutes its pauses
+grow so much that a server which is back would be found a minute later."""
+_REMEDY = ": see `glideflow doctor`"
 
 
 class Channel(StrEnum):
@@ -61,11 +69,12 @@ class Database:
 
     def __init__(self, url: str, connections: int = 8) -> None:
         self._url = url
+        self._connections = connections
         self._pool: ConnectionPool[_Pooled] = ConnectionPool(
-            url,
+            reach(url),
             min_size=1,
             max_size=connections,
-            timeout=30.0,
+            reconnect_timeout=_RECONNECT_SECONDS,
             open=False,
             connection_class=_Pooled,
             kwargs={"row_factory": dict_row},
@@ -82,14 +91,41 @@ class Database:
             UserError: A value that PostgreSQL's types cannot hold; nothing was changed.
         """
         try:
-            with self._pool.connection() as connection:
-                yield connection
+            connection = self._take()
+            try:
+                with connection:
+                    yield connection
+            finally:
+                self._pool.putconn(connection)
         except psycopg.DataError as error:
-            raise UserError(f"a value cannot be stored: {str(error).strip()}") from error
-        except (psycopg.OperationalError, PoolTimeout) as error:
+            raise UserError(f"a value cannot be stored: {words_of(error)}") from error
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailable(f"the database does not answer ({words_of(error)}){_REMEDY}") from error
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
+            raise DatabaseUnavailable(f"the database refuses ({words_of(error)}){_REMEDY}") from error
+
+    def _take(self) -> _Pooled:
+        """Take a connection out of the pool; when the server is gone, say so without a long wait.
+
+        Raises:
+            DatabaseUnavailable: There is none to be had; the message has the server's words.
+        """
+        try:
+            return self._pool.getconn(_DOUBT_SECONDS)
+        except PoolTimeout:
+            self._ask()
+        try:
+            return self._pool.getconn(_BUSY_SECONDS - _DOUBT_SECONDS)
+        except PoolTimeout as error:
             raise DatabaseUnavailable(
-                f"the database does not answer ({str(error).strip()}): see `glideflow doctor`"
+                f"all {self._connections} connections to the database were busy for {_BUSY_SECONDS:g} s"
             ) from error
+
+    def _ask(self) -> None:
+        try:
+            ask_server(self._url)
+        except DatabaseUnavailable as error:
+            raise DatabaseUnavailable(f"{error}{_REMEDY}") from error
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -114,7 +150,7 @@ class Database:
         """
         while not stop.is_set():
             try:
-                with psycopg.connect(self._url, autocommit=True) as connection:
+                with psycopg.connect(reach(self._url), autocommit=True) as connection:
                     for channel in channels:
                         connection.execute(f"LISTEN {channel.value}")
                     while not stop.is_set():
@@ -133,23 +169,3 @@ class Database:
 def notify(connection: Connection, channel: Channel) -> None:
     """Wake the listeners of a channel when the transaction commits."""
     connection.execute("SELECT pg_notify(%s, '')", [channel.value])
-
-
-def server_version(connection: Connection) -> dict[str, Any]:
-    """Return PostgreSQL's version number, for example 180006, and its clock."""
-    row = connection.execute("SELECT current_setting('server_version_num')::int AS version, now() AS now").fetchone()
-    return dict(row or {})
-
-
-def ask_server(url: str, timeout_seconds: int = 5) -> dict[str, Any]:
-    """Connect once and return what `server_version` does.
-
-    Raises:
-        DatabaseUnavailable: No connection; the message has the server's words, for example that there is no such
-            database.
-    """
-    try:
-        with psycopg.connect(url, connect_timeout=timeout_seconds, row_factory=dict_row) as connection:
-            return server_version(connection)
-    except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(f"the database does not answer ({str(error).strip()})") from error
