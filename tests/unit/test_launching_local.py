@@ -40,7 +40,7 @@ def home(tmp_path: Path) -> HomePaths:
 
 @pytest.fixture
 def make(tmp_path: Path, home: HomePaths) -> Iterator[Make]:
-    """Return a launcher whose pilots run the given program; whatever is left at the end is killed."""
+    """Return a launcher whose pilots run the given program; whatever is left at the end is killed and reaped."""
 
     def launcher(program: str) -> LocalLauncher:
         archive = tmp_path / "pilot.py"
@@ -50,7 +50,11 @@ def make(tmp_path: Path, home: HomePaths) -> Iterator[Make]:
     yield launcher
     for path in home.pilots.glob("*/process.json"):
         note = json.loads(path.read_text())
-        ProcessIdentity(note["pid"], note["start_ticks"], note["boot_id"]).send(signal.SIGKILL, group=True)
+        left = ProcessIdentity(note["pid"], note["start_ticks"], note["boot_id"])
+        left.send(signal.SIGKILL, group=True)
+        assert left.wait_gone(SECONDS)
+    # A launcher reaps its ended children when it is asked for them.
+    assert not LocalLauncher(Settings(home=tmp_path), home).poll(SITE)
 
 
 def pilot(name: str = "p1") -> PilotLaunch:
