@@ -46,14 +46,23 @@ def prefect_url(clean_environ: None, postgres_url: str, tmp_path_factory: pytest
 
 @pytest.fixture(scope="module")
 def instance(
-    prefect_url: str, postgres_url: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    prefect_url: str,
+    postgres_url: str,
+    template_database: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Instance]:
-    """A home with a running endpoint; the tests run the flows."""
+    """A home with a running endpoint; the tests run the flows. A module may set `RECONCILE_SECONDS`."""
     folder = tmp_path_factory.mktemp("instance")
     name = f"flows_{os.getpid()}_{abs(hash(folder)) % 10**6}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY FILE_COPY")  # type: ignore[arg-type]
-    made = Instance(folder / "home", postgres_url.rsplit("/", maxsplit=1)[0] + f"/{name}", prefect_url)
+    made = Instance(
+        folder / "home",
+        postgres_url.rsplit("/", maxsplit=1)[0] + f"/{name}",
+        prefect_url,
+        reconcile_seconds=getattr(request.module, "RECONCILE_SECONDS", 3),
+    )
     with made.endpoint():
         until(lambda: _is_up(made.client))
         yield made

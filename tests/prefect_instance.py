@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -78,9 +78,9 @@ def answers(url: str) -> bool:
 class Instance:
     """A home with endpoint and flows, of which the test is the only pilot."""
 
-    def __init__(self, folder: Path, database_url: str, prefect_api_url: str) -> None:
+    def __init__(self, folder: Path, database_url: str, prefect_api_url: str, *, reconcile_seconds: float) -> None:
         folder.mkdir()
-        (folder / "glideflow.yaml").write_text("reconcile_seconds: 3\nlauncher: local\n")
+        (folder / "glideflow.yaml").write_text(f"reconcile_seconds: {reconcile_seconds}\nlauncher: local\n")
         self.settings = load_settings(folder)
         self.home = Home(self.settings)
         self.home.create()
@@ -228,7 +228,13 @@ class Instance:
 
 def flow_processes(server: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """Return the processes of flow runs below a flows process."""
-    return [p for p in psutil.Process(server.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+    found = []
+    for process in psutil.Process(server.pid).children():
+        # One that ends between the two looks is none.
+        with suppress(psutil.NoSuchProcess):
+            if "spawn_main" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def kill_hard(process: psutil.Process | subprocess.Popen[bytes]) -> None:

@@ -4,12 +4,12 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from uuid import UUID
 
 import httpx
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import PrefectException
 
 from glideflow.domain.reasons import Reason, ReasonCode, Source
@@ -23,8 +23,9 @@ from glideflow_flows.flow_runs import FlowRuns
 
 logger = logging.getLogger(__name__)
 
-TICK_SECONDS = 2.0
-"""Time between two looks for tasks whose stage has ended."""
+TICK_SECONDS = 1.0
+"""Time between two looks for tasks whose stage has ended, and for flow runs that were cancelled."""
+CANCEL_TYPES = [StateType.CANCELLING, StateType.CANCELLED]
 SHOW_SECONDS = 5.0
 SHOW_BUDGET_SECONDS = 2.0
 """Longest time spent on artifacts at once; with very many open tasks each is shown less often."""
@@ -115,17 +116,22 @@ class Reconciler:
         """Compare once.
 
         Args:
-            everything: Look at all open tasks, not only at those whose stage has ended.
+            everything: Look at all open tasks, not only at those whose stage has ended or whose run was cancelled.
 
         Raises:
             PrefectUnavailable: The server does not answer.
             DatabaseUnavailable: Ours does not.
         """
-        tasks = [t for t in orchestration.open_tasks(self._database) if everything or t.stage_ended]
+        tasks = {UUID(t.flow_run_id): t for t in orchestration.open_tasks(self._database) if t.flow_run_id}
         now = time.monotonic()
-        self._ended_at = {t.task_id: self._ended_at.get(t.task_id, now) for t in tasks if t.stage_ended}
-        runs = self._runs.read({UUID(t.flow_run_id) for t in tasks if t.flow_run_id})
-        actions = {t: self._choose(t, runs) for t in tasks if t.flow_run_id}
+        self._ended_at = {t.task_id: self._ended_at.get(t.task_id, now) for t in tasks.values() if t.stage_ended}
+        suspects = {run_id for run_id, task in tasks.items() if everything or task.stage_ended}
+        runs = self._runs.read(suspects)
+        cancelled = self._runs.read(tasks.keys() - suspects, CANCEL_TYPES)
+        runs |= cancelled
+        actions = {tasks[run_id]: self._choose(tasks[run_id], runs) for run_id in suspects | cancelled.keys()}
+        if everything:
+            self._end_cancelling(tasks)
         if not any(action is not Action.NOTHING for action in actions.values()):
             return
         # A flow may have ended its task between the two looks: act only on what is still as it was.
@@ -133,6 +139,12 @@ class Reconciler:
         for task, action in actions.items():
             if action is not Action.NOTHING and task in still:
                 self._act(task, action)
+
+    def _end_cancelling(self, driving: Collection[UUID]) -> None:
+        """End the runs that were cancelled when their task had ended, and whose process ended without saying so."""
+        for run in self._runs.in_states([StateType.CANCELLING]):
+            if run.id not in driving:
+                self._runs.cancel(run.id, "cancelled after its task had ended")
 
     def _choose(self, task: OpenTask, runs: Mapping[UUID, FlowRun]) -> Action:
         run = runs.get(UUID(task.flow_run_id)) if task.flow_run_id else None

@@ -3,6 +3,7 @@
 
 import logging
 import threading
+import time
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun, StateType
@@ -15,9 +16,9 @@ from glideflow_flows.flow_runs import DeploymentLost, FlowRuns
 
 logger = logging.getLogger(__name__)
 
-CANCEL_TRIES = 30
-"""So often, about once a second, a running flow is given the chance to end itself."""
-WITHOUT_PROCESS = {StateType.SCHEDULED, StateType.PAUSED}
+PATIENCE_SECONDS = 2.0
+"""So long a flow's process may take to see that its task was killed: it ends its run once, with all figures."""
+WITH_PROCESS = {StateType.PENDING, StateType.RUNNING}
 
 
 class Relay:
@@ -31,6 +32,7 @@ class Relay:
     def __init__(self, database: Database, runs: FlowRuns) -> None:
         self._database = database
         self._runs = runs
+        self._seen_at: dict[int, float] = {}
 
     def follow(self, stop: threading.Event) -> None:
         """Carry entries until told to stop: at once when notified, and about every second.
@@ -54,7 +56,9 @@ class Relay:
             PrefectUnavailable: The server does not answer; the entries stay.
             DatabaseUnavailable: Ours does not.
         """
-        for entry in orchestration.pending(self._database):
+        entries, now = orchestration.pending(self._database), time.monotonic()
+        self._seen_at = {entry.id: self._seen_at.get(entry.id, now) for entry in entries}
+        for entry in entries:
             try:
                 self._carry(entry)
             except PrefectUnavailable as error:
@@ -73,19 +77,19 @@ class Relay:
             logger.info("task %s is driven by flow run %s", entry.task_id, run_id)
             return
         run = self._find(entry)
-        if run is None or run.state is None or run.state.is_final():
+        if run is None or run.state is None or run.state.is_completed() or run.state.is_cancelled():
             orchestration.done(self._database, entry.id)
         elif entry.action == "resume":
             # A run with a process looks for itself; when it suspends just now, the reconciler sees it soon.
             if run.state.is_paused():
                 self._runs.resume(run.id)
             orchestration.done(self._database, entry.id)
-        elif run.state.type in WITHOUT_PROCESS or entry.tries > CANCEL_TRIES:
-            self._runs.cancel(run.id, "the task was killed")
-            orchestration.done(self._database, entry.id)
-        else:
-            # A running flow notices that its task was killed, and ends itself with the reason.
+        elif run.state.type in WITH_PROCESS and time.monotonic() - self._seen_at[entry.id] < PATIENCE_SECONDS:
             orchestration.failed(self._database, entry.id, f"its flow run is {run.state.name}")
+        else:
+            # Whatever its process may still do, it ends as Cancelled: the flow looks at its task first.
+            self._runs.cancel(run.id, entry.reason or "the task was killed")
+            orchestration.done(self._database, entry.id)
 
     def _find(self, entry: OutboxEntry) -> FlowRun | None:
         if entry.flow_run_id is None:

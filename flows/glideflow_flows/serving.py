@@ -19,12 +19,11 @@ from prefect.runner import Runner
 
 from glideflow.errors import PrefectUnavailable
 from glideflow.instance.home import Home
-from glideflow.services import orchestration
 from glideflow.settings import Settings
 from glideflow.store.engine import Database
 from glideflow_flows.artifacts import DEFAULT_INSTANCE
 from glideflow_flows.flow_runs import FlowRuns
-from glideflow_flows.reconcile import CANCELLED_IN_PREFECT, Reconciler
+from glideflow_flows.reconcile import Reconciler
 from glideflow_flows.relay import Relay
 from glideflow_flows.task_flow import run_task
 
@@ -34,7 +33,7 @@ FLOWS_AT_ONCE = 10
 """Flow processes at once, about 100 MB each; suspended flows do not count."""
 POLL_SECONDS = 1.0
 ALIVE_SECONDS = 2.0
-LOST_TYPES = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+LOST_TYPES = [StateType.RUNNING, StateType.PENDING]
 DEPLOYMENT = "run-task"
 
 
@@ -43,24 +42,17 @@ def deployment_name(instance: str) -> str:
     return DEPLOYMENT if instance == DEFAULT_INSTANCE else f"{DEPLOYMENT}-{instance}"
 
 
-def heal(database: Database, runs: FlowRuns) -> None:
+def heal(runs: FlowRuns) -> None:
     """Bring back the flow runs of an earlier life of this process, the only one that runs them.
 
     Args:
-        database: Our database.
         runs: The Prefect server's flow runs.
 
     Raises:
         PrefectUnavailable: The server does not answer.
     """
     for run in runs.in_states(LOST_TYPES):
-        if run.state and run.state.is_cancelling():
-            task_id = run.parameters.get("task_id")
-            if isinstance(task_id, int):
-                orchestration.kill_task(database, task_id, CANCELLED_IN_PREFECT)
-            runs.cancel(run.id, "cancelled")
-        else:
-            runs.run_again(run.id, "run again: the process that served it is gone")
+        runs.run_again(run.id, "run again: the process that served it is gone")
         logger.info("flow run %s had lost its process", run.id)
 
 
@@ -132,7 +124,7 @@ class Flows:
     def _prepare(self, deployment_id: UUID) -> None:
         """Heal before the runner takes runs; then, once, start relay and reconciler."""
         runs = FlowRuns(deployment_id, self._settings.instance)
-        heal(self._database, runs)
+        heal(runs)
         if len(self._threads) > 1:
             return
         relay = Relay(self._database, runs)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import Flow, flow, get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect import flow, get_client
+from prefect.client.schemas.objects import FlowRun
 
 from glideflow.domain.states import FINAL_TASKS
 from glideflow.errors import GlideflowError, UserError
@@ -19,31 +19,22 @@ from glideflow_flows.watching import Watch, end_with_server, introduce, patientl
 FLOW_NAME = "glideflow"
 
 
-def kill_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Kill the task when its flow run is cancelled; the reconciler does so too, where no process is left for this."""
-    with get_client(sync_client=True) as client:
-        tags = client.read_flow_run(flow_run.id).tags
-    for tag in tags:
-        if tag.startswith("task:"):
-            endpoint().kill_task(int(tag.removeprefix("task:")), "its flow run was cancelled in Prefect")
-
-
 def drive(run: FlowRun, task: Mapping[str, Any], *, suspends: bool) -> dict[str, Any]:
     """Take a task from its submission to its end, and return it."""
     task_id = task["id"]
     ended = steps.Steps(run)
     watch = Watch(run, task_id, suspends=suspends)
     batches = ended.once(steps.plan, task_id)
-    watch.wait("main")
-    for first, last in batches:
-        ended.show(steps.batch, f"jobs[{first}-{last}]", task_id, first, last)
-    if task["spec"].get("merge") and ended.once(steps.merge, task_id) is not None:
-        watch.wait("merge")
-        ended.show(steps.result, "result", task_id)
+    if watch.wait("main"):
+        for first, last in batches:
+            ended.show(steps.batch, f"jobs[{first}-{last}]", task_id, first, last)
+        merges = task["spec"].get("merge") and ended.once(steps.merge, task_id) is not None
+        if merges and watch.wait("merge"):
+            ended.show(steps.result, "result", task_id)
     return ended.once(steps.finish, task_id)
 
 
-@flow(name=FLOW_NAME, persist_result=True, on_cancellation=[kill_jobs], validate_parameters=False)
+@flow(name=FLOW_NAME, persist_result=True, validate_parameters=False)
 def run_task(
     file: str | Path | None = None,
     *,
@@ -79,7 +70,8 @@ def run_task(
     with get_client(sync_client=True) as client:
         introduce(client, run, task)
     try:
-        task = drive(run, task, suspends=served)
+        if task["state"] not in FINAL_TASKS:
+            task = drive(run, task, suspends=served)
     except GlideflowError:
         # A task that ended meanwhile, for example killed or not to be split, refuses the next step.
         task = patiently(lambda: endpoint().task(number))

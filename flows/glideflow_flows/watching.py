@@ -47,17 +47,26 @@ class Watch:
         self._task_id = task_id
         self._suspends = suspends
         self._shown_at = 0.0
+        self._task_ended = False
 
-    def wait(self, stage: str) -> None:
-        """Return when all jobs of a stage have ended, or the task has.
+    def wait(self, stage: str) -> bool:
+        """Wait until all jobs of a stage have ended, or the task has.
 
         Args:
             stage: `main` or `merge`.
+
+        Returns:
+            Whether the task goes on; one that was killed does not.
         """
         while not self._poll(stage):
-            # Never the same key twice: Prefect passes a suspension whose key it has seen, and a run may have been
-            # resumed too early.
-            suspend_flow_run(timeout=None, key=f"{stage}-{uuid4()}")
+            try:
+                # Never the same key twice: Prefect passes a suspension whose key it has seen, and a run may have been
+                # resumed too early.
+                suspend_flow_run(timeout=None, key=f"{stage}-{uuid4()}")
+            except RuntimeError as error:
+                # The run was cancelled just now, and its task is being killed: the next looks show it.
+                get_run_logger().info("%s", error)
+        return not self._task_ended
 
     def _poll(self, stage: str) -> bool:
         """Ask until the stage has ended (True), or until it is time to suspend (False)."""
@@ -79,7 +88,8 @@ class Watch:
             get_run_logger().warning("Still waiting for the jobs: %s", error)
             return False
         past = stage == "main" and progress["stage"] == "merge"
-        ended = past or progress["ended"] or progress["task"]["state"] in FINAL_TASKS
+        self._task_ended = progress["task"]["state"] in FINAL_TASKS
+        ended = past or progress["ended"] or self._task_ended
         if ended or time.monotonic() - self._shown_at > SHOW_SECONDS:
             self.show(progress)
         return ended

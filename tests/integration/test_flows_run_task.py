@@ -90,52 +90,6 @@ def test_flow_process_killed_hard_goes_on_in_the_same_flow_run(
     assert instance.wait_for_flow(task_id, "Completed").id == run.id
 
 
-def test_flow_run_cancelled_in_prefect_kills_the_task(
-    instance: Instance, served: subprocess.Popen[bytes], tmp_path: Path
-) -> None:
-    from prefect.states import Cancelling
-
-    task_id = instance.submit(tmp_path, PLAIN)
-    run = instance.wait_for_flow(task_id, "Suspended")
-    instance.prefect.set_flow_run_state(run.id, Cancelling())
-    task = until(lambda: t if (t := instance.client.task(task_id))["state"] == "cancelled" else None)
-    assert task is not None
-    assert task["reason"]["text"] == "its flow run was cancelled in Prefect"
-    assert instance.flow_run(task_id).state_name == "Cancelled"
-
-
-def test_running_flow_cancelled_in_prefect_kills_the_task(
-    instance: Instance, served: subprocess.Popen[bytes], tmp_path: Path
-) -> None:
-    from prefect.states import Cancelling
-
-    task_id = instance.submit(tmp_path, PLAIN)
-    run = instance.wait_for_flow(task_id, "Running")
-    instance.prefect.set_flow_run_state(run.id, Cancelling())
-    until(lambda: instance.client.task(task_id)["state"] == "cancelled")
-    instance.wait_for_flow(task_id, "Cancelled")
-
-
-def test_killed_task_cancels_its_suspended_flow_run(
-    instance: Instance, served: subprocess.Popen[bytes], tmp_path: Path
-) -> None:
-    task_id = instance.submit(tmp_path, PLAIN)
-    instance.wait_for_flow(task_id, "Suspended")
-    instance.client.kill_task(task_id, "not needed any more")
-    instance.wait_for_flow(task_id, "Cancelled")
-
-
-def test_killed_task_ends_its_running_flow_with_the_reason(
-    instance: Instance, served: subprocess.Popen[bytes], tmp_path: Path
-) -> None:
-    task_id = instance.submit(tmp_path, PLAIN)
-    instance.wait_for_flow(task_id, "Running")
-    instance.client.kill_task(task_id, "not needed any more")
-    run = instance.wait_for_flow(task_id, "Cancelled")
-    assert run.state is not None
-    assert "not needed any more" in str(run.state.message)
-
-
 def test_deleted_flow_run_is_made_again(instance: Instance, served: subprocess.Popen[bytes], tmp_path: Path) -> None:
     task_id = instance.submit(tmp_path, PLAIN)
     run = instance.wait_for_flow(task_id, "Suspended")

@@ -24,6 +24,8 @@ class OutboxEntry:
     generation: int
     """Rises with each retry of the task: a new flow run each."""
     flow_run_id: str | None
+    reason: str | None
+    """Why the task is in its state, where there is a reason."""
     tries: int
 
 
@@ -55,6 +57,7 @@ def pending(database: Database) -> list[OutboxEntry]:
                 vo=row["vo"],
                 generation=row["flow_generation"],
                 flow_run_id=row["flow_run_id"],
+                reason=row["reason_text"],
                 tries=row["tries"],
             )
             for row in outbox.pending(connection)
