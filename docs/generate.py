@@ -19,6 +19,7 @@ from glideflow.api.app import create_app
 from glideflow.api.context import Context
 from glideflow.cli import build_app
 from glideflow.domain import placeholders, reasons, states
+from glideflow.domain.shares import ShareConfig
 from glideflow.domain.site import Site
 from glideflow.settings import Settings
 from glideflow.task_file import task_schema
@@ -147,6 +148,16 @@ def sites_page() -> str:
     return model_page("Sites file", text, Site.model_json_schema())
 
 
+def shares_page() -> str:
+    """The shares file."""
+    text = (
+        "`shares.yaml` in the home, or the file of the setting `shares_file`, says how the cores are divided among\n"
+        "VOs, their groups and the users of those, and how many jobs may run at once. An example:\n"
+        "`config/shares.example.yaml`; how to write one: [Set shares](../how-to/shares.md)."
+    )
+    return model_page("Shares file", text, ShareConfig.model_json_schema())
+
+
 def commands_page() -> str:
     """The command line."""
     text = build_app().generate_docs(output_format="markdown")
@@ -220,6 +231,7 @@ FILES: Mapping[str, Callable[[], str]] = {
     "commands.md": commands_page,
     "settings.md": settings_page,
     "sites.md": sites_page,
+    "shares.md": shares_page,
     "states.md": states_page,
     "reasons.md": reasons_page,
     "rest.md": rest_page,

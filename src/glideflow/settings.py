@@ -94,6 +94,10 @@ class Settings(BaseSettings):
     """YAML file of the system's failure policy; without it `failure_policy.yaml` in the home, and without that the one
     that comes with glideflow."""
 
+    shares_file: Path | None = None
+    """YAML file of the shares and limits; without it `shares.yaml` in the home, and without that everybody has the
+    same share and no limit."""
+
     launcher: str | None = Field(default=None, pattern="^(htcondor|local)$")
     """How the default site starts pilots when there is no sites file: `htcondor`, or `local` for plain processes."""
 

@@ -10,6 +10,7 @@ from glideflow.domain.identifiers import JobId, PilotId, TaskId
 from glideflow.domain.identity import Identity
 from glideflow.domain.matching import Offer
 from glideflow.domain.reasons import ReasonCode
+from glideflow.domain.shares import ShareConfig
 from glideflow.domain.site import Site
 from glideflow.domain.states import JobState, TaskState
 from glideflow.domain.task import Submission, TaskSpec
@@ -60,7 +61,7 @@ def claim(database: Database) -> JobId:
     offer = Offer(pilot_id=pilot, site="here", node="n", want=1, cores=1, memory_mb=9000, disk_mb=9000, seconds=90000)
     with database.transaction() as connection:
         pilots.plan(connection, "here", {pilot: hashed("x")})
-        (claimed,) = claim_jobs(connection, Board(), [offer])
+        (claimed,) = claim_jobs(connection, Board(ShareConfig()), [offer])
     return JobId(claimed["id"])
 
 

@@ -13,6 +13,7 @@ from glideflow.domain.identity import Identity
 from glideflow.domain.matching import Offer
 from glideflow.domain.messages import Registration
 from glideflow.domain.reasons import ReasonCode
+from glideflow.domain.shares import ShareConfig
 from glideflow.domain.site import Site
 from glideflow.domain.task import Submission, TaskSpec
 from glideflow.errors import CondorError
@@ -89,7 +90,7 @@ def claim(database: Database, pilot_id: PilotId) -> list[dict[str, Any]]:
     )  # fmt: skip
     with database.transaction() as connection:
         pilots.heard(connection, [{"id": pilot_id, "sequence": 1, "holding": 1}])
-        return claim_jobs(connection, Board(), [offer])
+        return claim_jobs(connection, Board(ShareConfig()), [offer])
 
 
 def age(database: Database, column: str, seconds: int) -> None:

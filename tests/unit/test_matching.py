@@ -2,15 +2,17 @@
 """How many jobs of which demand each pilot gets."""
 
 from collections import Counter
-from collections.abc import Collection
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glideflow.domain.demand import Demand, Leaf
+from glideflow.domain.demand import Demand
 from glideflow.domain.identifiers import DemandId, PilotId, TaskId
-from glideflow.domain.matching import FirstComeFirstServed, Offer, match
+from glideflow.domain.matching import Offer, match
+from glideflow.domain.shares import Account, Limits, Room, ShareConfig, Standing
+
+EQUAL = ShareConfig()
 
 
 def demand(number: int, cores: int = 1, wall_seconds: int = 100, **more: Any) -> Demand:
@@ -21,15 +23,25 @@ def demand(number: int, cores: int = 1, wall_seconds: int = 100, **more: Any) ->
     )  # fmt: skip
 
 
-def offer(name: str, cores: int = 4, want: int = 4, seconds: float = 1000) -> Offer:
+def offer(name: str, cores: int = 4, want: int = 4, seconds: float = 1000, site: str = "here") -> Offer:
     return Offer(
-        pilot_id=PilotId(name), site="here", node="n1", want=want, cores=cores, memory_mb=100 * cores, disk_mb=1000,
+        pilot_id=PilotId(name), site=site, node="n1", want=want, cores=cores, memory_mb=100 * cores, disk_mb=1000,
         seconds=seconds,
     )  # fmt: skip
 
 
-def given_to(demands: list[tuple[Demand, int]], offers: list[Offer]) -> list[tuple[int, str]]:
-    return [(int(key), str(pilot)) for key, pilot in match(demands, offers, FirstComeFirstServed())]
+def given_to(
+    demands: list[tuple[Demand, int]],
+    offers: list[Offer],
+    *,
+    config: ShareConfig = EQUAL,
+    running: int = 0,
+) -> list[tuple[int, str]]:
+    """Match with equal shares, unless the configuration says otherwise, and so many running jobs of each demand."""
+    accounts = {one.leaf: Account(has_work=True) for one, _ in demands}
+    room = Room(config, [(one, running) for one, _ in demands])
+    pairs = match(demands, offers, Standing(config, accounts), room)
+    return [(int(key), str(pilot)) for key, pilot in pairs]
 
 
 def test_jobs_spread_over_the_pilots() -> None:
@@ -58,25 +70,42 @@ def test_a_demand_without_ready_jobs_gives_none() -> None:
     assert given_to([(demand(1), 0)], [offer("a")]) == []
 
 
-class Turns:
-    """A standing that serves the one that was charged least."""
-
-    def __init__(self) -> None:
-        self.charged: Counter[str] = Counter()
-
-    def pick(self, leaves: Collection[Leaf]) -> Leaf:
-        return min(leaves, key=lambda leaf: (self.charged[leaf[2]], leaf))
-
-    def charge(self, leaf: Leaf, core_seconds: float) -> None:
-        self.charged[leaf[2]] += int(core_seconds)
+ADA, BOB = ("vo", "", "ada"), ("vo", "", "bob")
 
 
-def test_the_standing_says_whose_turn_it_is_and_is_charged_for_each_job() -> None:
-    turns = Turns()
-    demands = [(demand(1, cores=2, leaf=("vo", "", "ada")), 9), (demand(2, leaf=("vo", "", "bob")), 9)]
-    pairs = match(demands, [offer("a", cores=6, want=6)], turns)
-    assert [int(key) for key, _ in pairs] == [1, 2, 2, 1]
-    assert turns.charged == {"ada": 400, "bob": 200}
+def test_users_take_turns_by_the_cores_that_they_were_given() -> None:
+    demands = [(demand(1, cores=2, leaf=ADA), 9), (demand(2, leaf=BOB), 9)]
+    assert [key for key, _ in given_to(demands, [offer("a", cores=6, want=6)])] == [1, 2, 2, 1]
+
+
+def test_an_urgent_demand_comes_before_all_shares() -> None:
+    demands = [(demand(1, leaf=BOB), 2), (demand(2, leaf=ADA), 2), (demand(3, leaf=ADA, priority=900), 2)]
+    assert [key for key, _ in given_to(demands, [offer("a")])] == [3, 3, 1, 1]
+    calm = ShareConfig(urgent_priority=None)
+    assert [key for key, _ in given_to(demands, [offer("a")], config=calm)] == [1, 3, 1, 3]
+
+
+def test_of_urgent_demands_the_most_urgent_comes_first_whoever_it_belongs_to() -> None:
+    demands = [(demand(1, leaf=BOB, priority=900), 1), (demand(2, leaf=ADA, priority=1000), 2)]
+    assert [key for key, _ in given_to(demands, [offer("a")])] == [2, 2, 1]
+
+
+def test_no_more_jobs_of_a_user_run_than_the_limit_allows() -> None:
+    config = ShareConfig(limits=Limits(running_per_user=3, users={"bob": 4}))
+    demands = [(demand(1, leaf=ADA), 9), (demand(2, leaf=("other", "x", "ada")), 9), (demand(3, leaf=BOB), 9)]
+    assert Counter(key for key, _ in given_to(demands, [offer("a", 99, 99)], config=config)) == {1: 1, 2: 2, 3: 4}
+    assert given_to(demands[:2], [offer("a", 99, 99)], config=config, running=2) == []
+
+
+def test_no_more_jobs_of_a_task_run_than_it_or_the_operator_allows() -> None:
+    config = ShareConfig(limits=Limits(running_per_task=3))
+    demands = [(demand(1, max_running=2), 9), (demand(2, max_running=5), 9), (demand(3), 9)]
+    assert Counter(key for key, _ in given_to(demands, [offer("a", 99, 99)], config=config)) == {1: 2, 2: 3, 3: 3}
+
+
+def test_a_job_goes_to_a_pilot_of_its_best_site() -> None:
+    two = demand(1, sites=("there", "here"))
+    assert given_to([(two, 3)], [offer("a"), offer("b", want=2, site="there")]) == [(1, "b"), (1, "b"), (1, "a")]
 
 
 sizes = st.integers(min_value=1, max_value=8)

@@ -29,7 +29,7 @@ def generator() -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    "name", ["commands.md", "reasons.md", "rest.md", "settings.md", "sites.md", "states.md", "task.md"]
+    "name", ["commands.md", "reasons.md", "rest.md", "settings.md", "shares.md", "sites.md", "states.md", "task.md"]
 )
 def test_no_page_is_stale(generator: ModuleType, name: str) -> None:
     # Compared as texts, so that a failure shows the lines; then run `python docs/generate.py`.

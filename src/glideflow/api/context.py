@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from glideflow.api.exchanges import ExchangeDesk
+from glideflow.domain.shares import ShareConfig
 from glideflow.domain.site import Site
 from glideflow.identity.home_token import HomeToken
 from glideflow.instance.home import Home, InstanceInfo
@@ -15,6 +16,7 @@ from glideflow.services.registration import PilotKeys
 from glideflow.services.storage import Storage
 from glideflow.services.submit import Place
 from glideflow.settings import Settings
+from glideflow.shares import load_shares
 from glideflow.sites import load_sites
 from glideflow.store.engine import Database
 
@@ -30,6 +32,7 @@ class Context:
     sandboxes: Storage
     attempt_logs: Path
     sites: Mapping[str, Site]
+    shares: ShareConfig
     token: HomeToken
     keys: PilotKeys
     desk: ExchangeDesk
@@ -57,9 +60,10 @@ def make_context(settings: Settings, home: Home, instance: InstanceInfo, databas
         database: A migrated database.
 
     Raises:
-        SettingsError: The sites file cannot be used.
+        SettingsError: The sites file or the shares file cannot be used.
     """
     storage = Storage(home.storage)
+    shares = load_shares(settings)
     return Context(
         settings=settings,
         instance=instance,
@@ -68,8 +72,9 @@ def make_context(settings: Settings, home: Home, instance: InstanceInfo, databas
         sandboxes=Storage(home.sandboxes),
         attempt_logs=home.attempt_logs,
         sites=load_sites(settings, instance.launcher or None, instance.slots or None),
+        shares=shares,
         token=HomeToken(home.token_file, settings.vo),
         keys=PilotKeys(database),
-        desk=ExchangeDesk(Dispatcher(database, storage)),
+        desk=ExchangeDesk(Dispatcher(database, storage, shares)),
         started_at=datetime.now(UTC),
     )

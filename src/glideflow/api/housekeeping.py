@@ -10,6 +10,7 @@ from glideflow.api.context import Context
 from glideflow.errors import ServiceError
 from glideflow.services.brokerage import broker_new
 from glideflow.services.planning import plan_all
+from glideflow.services.shares import COUNT_SECONDS, count_usage
 from glideflow.services.watchdog import Watch, wake_delayed
 from glideflow.store import tally
 from glideflow.store.engine import Channel
@@ -38,6 +39,7 @@ class Housekeeping:
             threading.Thread(target=self._listen, name="listener", daemon=True),
             threading.Thread(target=self._repeat, args=(_WAKE_SECONDS, self._wake), name="waker", daemon=True),
             threading.Thread(target=self._repeat, args=(_FOLD_SECONDS, self._fold), name="tally", daemon=True),
+            threading.Thread(target=self._repeat, args=(COUNT_SECONDS, self._count), name="usage", daemon=True),
             threading.Thread(target=self._repeat, args=(_SWEEP_SECONDS, self._sweep), name="watchdog", daemon=True),
         ]
 
@@ -74,6 +76,9 @@ class Housekeeping:
     def _fold(self) -> None:
         with self._context.database.transaction() as connection:
             tally.fold(connection)
+
+    def _count(self) -> None:
+        count_usage(self._context.database, self._context.shares)
 
     def _sweep(self) -> None:
         context = self._context

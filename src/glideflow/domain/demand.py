@@ -29,5 +29,7 @@ class Demand:
     """Sites that must not get the jobs."""
     avoid_nodes: tuple[str, ...] = ()
     """Nodes that must not get the jobs."""
+    max_running: int | None = None
+    """Most jobs of the task at once, as the task says."""
     sites: tuple[str, ...] = ()
     """Sites that may run them, the best first; empty until that was worked out."""

@@ -2,12 +2,12 @@
 """Which jobs go to which pilots: how many of which demand each pilot gets."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from glideflow.domain.demand import Demand, Leaf
 from glideflow.domain.identifiers import DemandId, PilotId
+from glideflow.domain.shares import Room, Standing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,27 +22,6 @@ class Offer:
     memory_mb: int
     disk_mb: int
     seconds: float
-
-
-class Standing(Protocol):
-    """Whose turn it is."""
-
-    def pick(self, leaves: Collection[Leaf]) -> Leaf:
-        """Return the one of some leaves that is served next."""
-
-    def charge(self, leaf: Leaf, core_seconds: float) -> None:
-        """Note what a leaf was given."""
-
-
-class FirstComeFirstServed:
-    """A standing that knows no shares: the oldest demand first."""
-
-    def pick(self, leaves: Collection[Leaf]) -> Leaf:
-        """Return the first one."""
-        return next(iter(leaves))
-
-    def charge(self, leaf: Leaf, core_seconds: float) -> None:
-        """Note nothing."""
 
 
 def fits(demand: Demand, offer: Offer) -> bool:
@@ -70,47 +49,85 @@ def take(demand: Demand, offer: Offer) -> Offer:
 
 
 def match(
-    demands: Iterable[tuple[Demand, int]], offers: Sequence[Offer], standing: Standing
+    demands: Iterable[tuple[Demand, int]],
+    offers: Sequence[Offer],
+    standing: Standing,
+    room: Room,
 ) -> list[tuple[DemandId, PilotId]]:
-    """Give jobs to pilots, one by one: to whose turn it is, of his most urgent demand, to the first pilot that fits.
+    """Give jobs to pilots, one by one: to whose turn it is, of his most urgent demand, to a pilot of its best site.
+
+    Urgent demands come before all others, the most urgent first.
 
     Args:
         demands: Demands with their numbers of ready jobs, the oldest first.
         offers: Pilots that want work, the longest waiting first.
         standing: Whose turn it is; it is charged for what is given.
+        room: The limits of running jobs; what is given is noted there.
 
     Returns:
         A pair for each job; no pilot gets more than it wants or has room for. Jobs and pilots may remain.
     """
-    left = list(offers)
-    queues = _queues(demands)
+    left: dict[str, list[Offer]] = defaultdict(list)
+    for offer in offers:
+        left[offer.site].append(offer)
     pairs: list[tuple[DemandId, PilotId]] = []
-    while left and queues:
-        leaf = standing.pick(queues)
-        demand, ready = queues[leaf][-1]
-        at = next((at for at, offer in enumerate(left) if fits(demand, offer)), None)
-        if at is not None:
-            offer = left.pop(at)
-            pairs.append((demand.demand_id, offer.pilot_id))
-            standing.charge(leaf, demand.cores * demand.wall_seconds)
-            rest = take(demand, offer)
-            if rest.want > 0:
-                # The served pilot goes to the end: jobs spread over the pilots.
-                left.append(rest)
-            queues[leaf][-1] = (demand, ready - 1)
-        if at is None or ready == 1:
-            queues[leaf].pop()
-            if not queues[leaf]:
-                del queues[leaf]
+    for queues in _rounds(demands, standing):
+        while left and queues:
+            leaf = standing.pick(queues)
+            demand, ready = queues[leaf][-1]
+            found = _best_offer(demand, left) if room.has(demand) else None
+            if found is not None:
+                pairs.append((demand.demand_id, found.pilot_id))
+                standing.charge(leaf, demand.cores)
+                room.take(demand)
+                _serve(left[found.site], demand, found)
+                if not left[found.site]:
+                    del left[found.site]
+                queues[leaf][-1] = (demand, ready - 1)
+            if found is None or ready == 1:
+                queues[leaf].pop()
+                if not queues[leaf]:
+                    del queues[leaf]
     return pairs
+
+
+def _best_offer(demand: Demand, left: Mapping[str, Sequence[Offer]]) -> Offer | None:
+    """Return the first pilot that a job fits, of the best site that has one."""
+    for site in demand.sites:
+        for offer in left.get(site, ()):
+            if fits(demand, offer):
+                return offer
+    return None
+
+
+def _serve(offers: list[Offer], demand: Demand, offer: Offer) -> None:
+    """Take a job's part from an offer; the pilot goes to the end, so that jobs spread over the pilots."""
+    offers.remove(offer)
+    rest = take(demand, offer)
+    if rest.want > 0:
+        offers.append(rest)
+
+
+def _rounds(
+    demands: Iterable[tuple[Demand, int]], standing: Standing
+) -> Iterator[dict[Leaf, list[tuple[Demand, int]]]]:
+    """Yield the queues of the urgent demands, for each priority one set, and then those of all others."""
+    urgent: dict[int, list[tuple[Demand, int]]] = defaultdict(list)
+    others: list[tuple[Demand, int]] = []
+    for entry in demands:
+        if entry[1] > 0:
+            priority = entry[0].priority
+            (urgent[priority] if standing.config.is_urgent(priority) else others).append(entry)
+    for priority in sorted(urgent, reverse=True):
+        yield _queues(urgent[priority])
+    yield _queues(others)
 
 
 def _queues(demands: Iterable[tuple[Demand, int]]) -> dict[Leaf, list[tuple[Demand, int]]]:
     """Return each leaf's demands, the one to be served first at the end."""
     queues: dict[Leaf, list[tuple[Demand, int]]] = defaultdict(list)
-    for demand, ready in demands:
-        if ready > 0:
-            queues[demand.leaf].append((demand, ready))
+    for entry in demands:
+        queues[entry[0].leaf].append(entry)
     for queue in queues.values():
         queue.sort(key=lambda entry: (entry[0].priority, -entry[0].demand_id))
     return dict(queues)

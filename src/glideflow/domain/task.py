@@ -256,6 +256,10 @@ class TaskSpec(Model):
     """Rules for failed jobs. The first that fits decides; then those of the site, and then the system's."""
     tolerance: Tolerance | None = None
     """How many jobs may fail before the task does; without it, none."""
+    max_running: int | None = Field(default=None, ge=1)
+    """At most so many jobs of it run at once."""
+    group: Name | None = None
+    """The working group whose share of the resources it uses."""
     site: Name | None = None
     """Only this site may run it."""
 

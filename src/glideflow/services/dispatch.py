@@ -13,6 +13,7 @@ from typing import Any
 from glideflow.domain.identifiers import PilotId
 from glideflow.domain.matching import Offer
 from glideflow.domain.messages import Answer, Command, Exchange, Order, ReasonMessage
+from glideflow.domain.shares import ShareConfig
 from glideflow.domain.states import PilotState
 from glideflow.errors import NotAllowed
 from glideflow.services.board import Board
@@ -48,15 +49,16 @@ class Dispatcher:
     Args:
         database: The store.
         storage: Where outputs are verified.
+        shares: The shares and limits by which jobs are handed out.
     """
 
-    def __init__(self, database: Database, storage: Storage) -> None:
+    def __init__(self, database: Database, storage: Storage, shares: ShareConfig) -> None:
         self._database = database
         self._storage = storage
         self._cache = TaskCache()
-        self._board = Board()
+        self._board = Board(shares)
         # Another thread than the one that claims looks for news.
-        self._waiting_board = Board()
+        self._waiting_board = Board(shares)
 
     def announce(self) -> None:
         """Note that jobs became ready; may be called by any thread."""
@@ -80,6 +82,7 @@ class Dispatcher:
             heard = [call for call in calls if call.pilot_id in current]
             reports = [(call.pilot_id, report) for call in heard for report in call.exchange.reports]
             settled = settle(connection, self._storage, self._cache, reports)
+            self._board.ended(settled.freed)
             commands = self._commands(connection, heard, current)
             orders = self._orders(connection, heard, current)
         # A task of which a job was just handed out goes on.

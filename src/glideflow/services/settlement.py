@@ -5,12 +5,13 @@ A report carries its attempt's number: a repeated one is answered and changes no
 given up is refused.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from glideflow.domain.failure_policy import judge_failure
+from glideflow.domain.identifiers import DemandId
 from glideflow.domain.messages import Outcome, Receipt, Report
 from glideflow.domain.reasons import Reason, ReasonCode, Source
 from glideflow.domain.states import FINAL_ATTEMPTS, FINAL_JOBS, AttemptState, JobState
@@ -32,6 +33,8 @@ class Settled:
     """The answer to each report, by attempt and sequence."""
     ended_tasks: frozenset[int]
     """Tasks of which a job ended for good."""
+    freed: Mapping[DemandId, int]
+    """How many jobs of which demands do not run any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ def settle(
         reports: Pilot and report, in the order in which they came.
     """
     if not reports:
-        return Settled(receipts={}, ended_tasks=frozenset())
+        return Settled(receipts={}, ended_tasks=frozenset(), freed={})
     rows = attempts.lock(connection, (report.attempt_id for _, report in reports))
     receipts: dict[tuple[int, int], Receipt] = {}
     started: dict[int, Report] = {}
@@ -89,7 +92,8 @@ def settle(
     _start(connection, rows, started)
     cache.load(connection, [rows[key]["task_id"] for key in finished])
     ended = _finish(connection, storage, cache, [(rows[key], report) for key, report in finished.items()])
-    return Settled(receipts=receipts, ended_tasks=ended)
+    freed = Counter(DemandId(rows[key]["demand_id"]) for key in finished)
+    return Settled(receipts=receipts, ended_tasks=ended, freed=freed)
 
 
 def _refusal(row: Row | None, pilot_id: str, report: Report) -> str | None:

@@ -18,7 +18,8 @@ _TALLIED = """(
     UNION ALL SELECT demand_id, state, n FROM tally_deltas WHERE state NOT IN ('done', 'failed', 'cancelled')
 )"""
 _FIELDS = """d.id AS demand_id, d.task_id, d.stage, d.priority, d.cores, d.memory_mb, d.disk_mb, d.wall_seconds,
-    d.avoid_sites, d.avoid_nodes, d.sites, t.owner, t.vo, t."group" """
+    d.avoid_sites, d.avoid_nodes, d.sites, t.owner, t.vo, t."group",
+    (t.spec->>'max_running')::int AS max_running"""
 
 
 def ensure(connection: Connection, wanted: Mapping[str, Any]) -> DemandId:
@@ -109,6 +110,7 @@ def _demand(row: Mapping[str, Any]) -> Demand:
         leaf=(row["vo"], row["group"], row["owner"]),
         avoid_sites=tuple(row["avoid_sites"]),
         avoid_nodes=tuple(row["avoid_nodes"]),
+        max_running=row["max_running"],
         sites=tuple(row["sites"] or ()),
         **{name: row[name] for name in names},
     )

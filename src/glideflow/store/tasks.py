@@ -20,13 +20,14 @@ def insert(connection: Connection, submission: Submission, *, owner: str, vo: st
     spec = submission.spec
     row = connection.execute(
         """
-        INSERT INTO tasks (name, owner, vo, priority, spec, source, sandbox, flow_run_id)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
+        INSERT INTO tasks (name, owner, vo, "group", priority, spec, source, sandbox, flow_run_id)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
         """,
         [
             spec.name,
             owner,
             vo,
+            spec.group or "",
             spec.priority,
             Jsonb(spec.model_dump(mode="json", exclude_none=True)),
             submission.source,
