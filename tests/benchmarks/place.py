@@ -4,6 +4,7 @@
 from contextlib import ExitStack
 from functools import cached_property
 
+from bare import Bare, bare_instance
 from instance import Instance, running_instance
 from rich.console import Console
 
@@ -30,6 +31,11 @@ class Place:
     def instance(self) -> Instance:
         """A running instance with a private pool."""
         return self._stack.enter_context(running_instance(self._slots))
+
+    @cached_property
+    def bare(self) -> Bare:
+        """A running instance without pilots."""
+        return self._stack.enter_context(bare_instance())
 
     def repetitions(self, usual: int) -> int:
         """Return how often to repeat something."""

@@ -9,14 +9,24 @@ import argparse
 import sys
 from contextlib import ExitStack
 
+import exchanges
+import heartbeats
 import latency_cold
 import latency_warm
+import queries
 import throughput
 from harness import Circumstances, show, write
 from place import Place
 from rich.console import Console
 
-BENCHMARKS = {"throughput": throughput, "latency-warm": latency_warm, "latency-cold": latency_cold}
+BENCHMARKS = {
+    "throughput": throughput,
+    "latency-warm": latency_warm,
+    "latency-cold": latency_cold,
+    "exchanges": exchanges,
+    "queries": queries,
+    "heartbeats": heartbeats,
+}
 
 
 def main() -> int:

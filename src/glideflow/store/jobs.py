@@ -115,31 +115,32 @@ def get(connection: Connection, job_id: JobId) -> Row | None:
 _PARTS: Mapping[str, LiteralString] = {
     JobState.READY: "state = 'ready'",
     JobState.WAITING: "state = 'waiting'",
+    JobState.DONE: "state = 'done'",
     **dict.fromkeys(
         (JobState.CLAIMED, JobState.RUNNING, JobState.VERIFYING, JobState.TRANSFERRING),
         "state IN ('claimed', 'running', 'verifying', 'transferring')",
     ),
     **dict.fromkeys((JobState.FAILED, JobState.CANCELLED), "state IN ('failed', 'cancelled')"),
 }
-"""Each state's partial index, as it is defined; most of a large task is done or ready, so the others are few."""
+"""The partial index of each state, as it is defined."""
 
 
 def page(
     connection: Connection, task_id: TaskId, *, state: str | None, stage: str | None, after: int, limit: int
 ) -> list[Row]:
     """Return jobs of a task in their order, after the one with the id `after`."""
-    part = _PARTS.get(state or "")
-    # A page of a rare state is found by the demands' index; one of a frequent state by reading on from the cursor.
+    if state is not None and state not in _PARTS:
+        return []
+    # Jobs of one state are found by the demands' index for it, all jobs by reading on from the cursor.
     source = (
         f"""demands d CROSS JOIN LATERAL (
-            SELECT * FROM jobs WHERE demand_id = d.id AND {part} AND state = %(state)s AND id > %(after)s
+            SELECT * FROM jobs WHERE demand_id = d.id AND {_PARTS[state]} AND state = %(state)s AND id > %(after)s
             ORDER BY id LIMIT %(limit)s
         ) j WHERE d.task_id = %(task)s"""
-        if part
-        else """jobs j WHERE j.task_id = %(task)s AND (%(state)s::text IS NULL OR j.state = %(state)s)
-            AND (j.stage, j.index) > (%(after_stage)s, %(after_index)s)"""
+        if state
+        else "jobs j WHERE j.task_id = %(task)s AND (j.stage, j.index) > (%(after_stage)s, %(after_index)s)"
     )
-    order = "j.id" if part else "j.stage, j.index"
+    order = "j.id" if state else "j.stage, j.index"
     cursor = connection.execute("SELECT stage, index FROM jobs WHERE id = %s", [after]).fetchone()
     return connection.execute(
         f"""

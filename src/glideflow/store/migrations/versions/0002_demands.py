@@ -77,6 +77,7 @@ INDEXES = [
     "CREATE INDEX jobs_delayed ON jobs (not_before) WHERE state = 'waiting' AND not_before IS NOT NULL",
     """CREATE INDEX jobs_active ON jobs (demand_id, id)
         WHERE state IN ('claimed', 'running', 'verifying', 'transferring')""",
+    "CREATE INDEX jobs_done ON jobs (demand_id, id) WHERE state = 'done'",
     "CREATE INDEX jobs_unsuccessful ON jobs (demand_id, id) WHERE state IN ('failed', 'cancelled')",
     # A queue of a million loses its head job by job: what is dead must not be walked over again and again.
     "ALTER TABLE jobs SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0)",
