@@ -151,6 +151,8 @@ def job_with(**changes: Any) -> dict[str, Any]:
         "stage": "main",
         "index": 3,
         "state": "failed",
+        "paused": False,
+        "priority": 0,
         "site": "local",
         "node": "wn7",
         "attempts": 2,

@@ -221,6 +221,22 @@ def test_a_silent_pilots_job_goes_to_another_and_its_late_report_is_refused(
     assert state_of(user, order) == "claimed"
 
 
+def test_pause_priority_and_resume_reach_the_next_pilot_at_once(user: httpx.Client, pilot: Pilot) -> None:
+    first, second = submit(user, name="first"), submit(user, name="second")
+    assert user.post("/v1/tasks/second/priority", json={"priority": 10}).json()["priority"] == 10
+    assert user.post("/v1/tasks/second/priority", json={"priority": 1001}).status_code == 422
+    for _ in range(2):
+        assert user.post("/v1/tasks/first/pause", json={"reason": "wait"}).json()["paused"]
+    job = user.get(f"/v1/tasks/{second['id']}/jobs").json()["items"][0]
+    assert user.post(f"/v1/jobs/{job['id']}/pause").json()["paused"]
+    assert pilot.exchange(want=2)["jobs"] == []
+    for path in (f"/v1/tasks/{first['id']}/resume", f"/v1/jobs/{job['id']}/resume"):
+        assert not user.post(path).json()["paused"]
+    assert user.post(f"/v1/jobs/{job['id']}/priority", json={"priority": -3}).json()["priority"] == -3
+    taken = pilot.exchange(want=2, wait_seconds=5)["jobs"]
+    assert [order["task_id"] for order in taken] == [first["id"], second["id"]]
+
+
 def test_a_killed_task_tells_its_pilot_and_cancels_its_jobs(user: httpx.Client, pilot: Pilot) -> None:
     task = submit(user, inputs={"jobs": 3})
     order = pilot.exchange(want=1)["jobs"][0]

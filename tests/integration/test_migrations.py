@@ -4,6 +4,7 @@
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.rows import dict_row
 
 from glideflow.store import demands, jobs, tally
@@ -55,3 +56,23 @@ def test_jobs_of_the_first_schema_get_demands_and_are_counted(empty_database_url
         assert claimed is not None
         assert [(row["kind"], row["job_id"]) for row in by_job] == [("job", claimed["id"]), ("attempt", claimed["id"])]
     database.close()
+
+
+def test_demands_from_before_are_not_paused_and_stay_unique(empty_database_url: str) -> None:
+    migrate(empty_database_url, "0002")
+    again = "INSERT INTO demands (task_id, stage, priority, cores, memory_mb, disk_mb, wall_seconds{}) VALUES {}"
+    execute(
+        empty_database_url,
+        """INSERT INTO tasks (name, owner, vo, priority, spec, source, sandbox, state)
+            VALUES ('old', 'ada', 'local', 5, '{"retries": 2}', '', '[]', 'running')""",
+        again.format("", "(1, 'main', 5, 1, 1, 1, 1)"),
+        "INSERT INTO pilots (id, site, secret_hash, holding) VALUES ('p', 'here', '', 3)",
+    )
+    migrate(empty_database_url)
+    (demand,) = execute(empty_database_url, "SELECT paused FROM demands")
+    assert demand == {"paused": False}
+    (pilot,) = execute(empty_database_url, "SELECT holding FROM pilots")
+    assert pilot == {"holding": []}
+    execute(empty_database_url, again.format(", paused", "(1, 'main', 5, 1, 1, 1, 1, true)"))
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        execute(empty_database_url, again.format("", "(1, 'main', 5, 1, 1, 1, 1)"))

@@ -89,7 +89,7 @@ def claim(database: Database, pilot_id: PilotId) -> list[dict[str, Any]]:
         pilot_id=pilot_id, site="here", node="n", want=1, cores=1, memory_mb=9000, disk_mb=9000, seconds=90000
     )  # fmt: skip
     with database.transaction() as connection:
-        pilots.heard(connection, [{"id": pilot_id, "sequence": 1, "holding": 1}])
+        pilots.heard(connection, [{"id": pilot_id, "sequence": 1, "holding": [1]}])
         return claim_jobs(connection, Board(ShareConfig()), [offer])
 
 

@@ -204,11 +204,11 @@ def test_tasks_are_a_table(endpoint: FakeEndpoint, capsys: pytest.CaptureFixture
     assert run(["tasks", "--state", "running"]) == 0
     lines = lines_of(capsys)
     assert lines[0].split() == [
-        "id", "name", "state", "jobs", "done", "running", "failed", "owner", "created", "reason"
+        "id", "name", "state", "jobs", "done", "running", "failed", "priority", "owner", "created", "reason"
     ]  # fmt: skip
     assert "running (paused)" in lines[1]
     assert lines[1].rstrip().endswith("[red]no[/red]")
-    assert lines[2].split()[:8] == ["12", "zpeak", "running", "20", "12", "3", "1", "ada"]
+    assert lines[2].split()[:9] == ["12", "zpeak", "running", "20", "12", "3", "1", "0", "ada"]
     assert endpoint.requests[0].query == {"state": "running", "limit": "20"}
 
 
@@ -237,8 +237,8 @@ def test_jobs_are_a_table_with_a_limit(endpoint: FakeEndpoint, capsys: pytest.Ca
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert len(lines) == 3
-    assert lines[1].split()[:7] == ["4", "zpeak.3", "failed", "local", "wn7", "2", "3"]
-    assert lines[2].split() == ["5", "zpeak.4", "ready", "local", "-", "2", "-", "-"]
+    assert lines[1].split()[:7] == ["4", "zpeak.3", "failed", "0", "local", "wn7", "2"]
+    assert lines[2].split() == ["5", "zpeak.4", "ready", "0", "local", "-", "2", "-", "-"]
     assert "--limit 0 lists all" in captured.err
 
 
@@ -255,8 +255,8 @@ def test_explain_prints_sentences_and_attempts(endpoint: FakeEndpoint, capsys: p
     assert json.loads(capsys.readouterr().out)["sentences"] == ["It failed.", "Retry it."]
 
 
-@pytest.mark.parametrize("command", ["kill", "retry"])
-def test_kill_and_retry_act_on_a_task_or_a_job(
+@pytest.mark.parametrize("command", ["kill", "retry", "pause", "resume"])
+def test_each_order_acts_on_a_task_or_a_job(
     endpoint: FakeEndpoint, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     endpoint.on("POST", f"/v1/tasks/zpeak/{command}", Answer.json(task_with(state="cancelled")))
@@ -267,6 +267,36 @@ def test_kill_and_retry_act_on_a_task_or_a_job(
     assert endpoint.requests[0].json == {"reason": "wrong input"}
     assert run([command, "zpeak", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "cancelled"
+
+
+def test_what_is_paused_says_so(endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]) -> None:
+    endpoint.on("POST", "/v1/tasks/zpeak/pause", Answer.json(task_with(paused=True)))
+    endpoint.on("POST", "/v1/jobs/zpeak.3/pause", Answer.json(job_with(state="ready", paused=True)))
+    assert run(["pause", "zpeak"]) == 0
+    assert run(["pause", "--job", "zpeak.3"]) == 0
+    assert lines_of(capsys) == [
+        "task 12 (zpeak) is running (paused), with 20 jobs",
+        "job 4 (zpeak.3) is ready (paused)",
+    ]
+
+
+def test_a_priority_is_set_for_a_task_or_a_job(endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]) -> None:
+    endpoint.on("POST", "/v1/tasks/zpeak/priority", Answer.json(task_with(priority=-5)))
+    endpoint.on("POST", "/v1/jobs/zpeak.3/priority", Answer.json(job_with(state="ready", priority=9)))
+    assert run(["priority", "zpeak", "--to", "-5", "--reason", "others first"]) == 0
+    assert run(["priority", "--job", "zpeak.3", "--to", "9"]) == 0
+    assert lines_of(capsys) == [
+        "task 12 (zpeak) is running, with 20 jobs; its priority is -5",
+        "job 4 (zpeak.3) is ready; its priority is 9",
+    ]
+    assert [request.json for request in endpoint.requests] == [
+        {"priority": -5, "reason": "others first"},
+        {"priority": 9},
+    ]
+    assert run(["priority", "zpeak", "--to", "9", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["priority"] == -5
+    assert run(["priority", "zpeak"]) == 2
+    assert run(["priority", "--to", "9"]) == 2
 
 
 def test_resources_are_tables(endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]) -> None:

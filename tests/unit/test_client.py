@@ -194,13 +194,31 @@ def test_a_log_comes_with_whether_it_is_complete(endpoint: FakeEndpoint, client:
 
 
 def test_commands_carry_their_reason(endpoint: FakeEndpoint, client: Client) -> None:
-    for path in ("tasks/z/kill", "tasks/z/retry", "jobs/4/kill", "jobs/4/retry"):
-        endpoint.on("POST", f"/v1/{path}", Answer.json({}))
+    for path in ("tasks/z", "jobs/4"):
+        for order in ("kill", "retry", "pause", "resume", "priority"):
+            endpoint.on("POST", f"/v1/{path}/{order}", Answer.json({}))
     client.kill_task("z", "wrong input")
     client.retry_task("z")
     client.kill_job(4, "slow")
     client.retry_job(4)
-    assert [request.json for request in endpoint.requests] == [{"reason": "wrong input"}, {}, {"reason": "slow"}, {}]
+    client.pause_task("z")
+    client.resume_task("z", "go on")
+    client.set_task_priority("z", 0)
+    client.pause_job(4)
+    client.resume_job(4)
+    client.set_job_priority(4, -7, "later")
+    assert [(request.path, request.json) for request in endpoint.requests] == [
+        ("/v1/tasks/z/kill", {"reason": "wrong input"}),
+        ("/v1/tasks/z/retry", {}),
+        ("/v1/jobs/4/kill", {"reason": "slow"}),
+        ("/v1/jobs/4/retry", {}),
+        ("/v1/tasks/z/pause", {}),
+        ("/v1/tasks/z/resume", {"reason": "go on"}),
+        ("/v1/tasks/z/priority", {"priority": 0}),
+        ("/v1/jobs/4/pause", {}),
+        ("/v1/jobs/4/resume", {}),
+        ("/v1/jobs/4/priority", {"priority": -7, "reason": "later"}),
+    ]
 
 
 def test_a_download_appears_when_it_is_complete(endpoint: FakeEndpoint, client: Client, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Query, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from glideflow import __version__
 from glideflow.api.authentication import ContextOf, User
@@ -13,7 +13,7 @@ from glideflow.api.context import Context
 from glideflow.domain.identifiers import TaskId
 from glideflow.domain.reasons import ReasonCode
 from glideflow.domain.states import FINAL_ATTEMPTS
-from glideflow.domain.task import Submission
+from glideflow.domain.task import LEAST_URGENT, MOST_URGENT, Submission
 from glideflow.services import completion, control, planning, views
 from glideflow.services.attempt_logs import read_log
 from glideflow.services.explain import explain
@@ -29,6 +29,12 @@ class Wish(BaseModel):
     """The optional body of a user's command."""
 
     reason: str | None = None
+
+
+class Urgency(Wish):
+    """The body of the command that changes a priority."""
+
+    priority: int = Field(ge=LEAST_URGENT, le=MOST_URGENT)
 
 
 def _linked(context: Context, view: views.View) -> views.View:
@@ -137,6 +143,31 @@ def retry_task(
     return _task(context, task_id)
 
 
+@router.post("/v1/tasks/{task}/pause", tags=["tasks"])
+def pause_task(context: ContextOf, user: User, task: str, wish: Wish | None = None) -> dict[str, Any]:
+    """Hand out no more jobs of a task; running ones go on."""
+    task_id = views.task_id_of(context.database, task)
+    control.pause_task(context.database, task_id, _because(ReasonCode.PAUSED, user.subject, wish))
+    return _task(context, task_id)
+
+
+@router.post("/v1/tasks/{task}/resume", tags=["tasks"])
+def resume_task(context: ContextOf, user: User, task: str, wish: Wish | None = None) -> dict[str, Any]:
+    """Hand out the jobs of a paused task again."""
+    task_id = views.task_id_of(context.database, task)
+    control.resume_task(context.database, task_id, _because(ReasonCode.RESUMED, user.subject, wish))
+    return _task(context, task_id)
+
+
+@router.post("/v1/tasks/{task}/priority", tags=["tasks"])
+def set_task_priority(context: ContextOf, user: User, task: str, urgency: Urgency) -> dict[str, Any]:
+    """Change the priority of a task and of its jobs."""
+    task_id = views.task_id_of(context.database, task)
+    reason = _because(ReasonCode.PRIORITY_SET, user.subject, urgency)
+    control.set_task_priority(context.database, task_id, urgency.priority, reason)
+    return _task(context, task_id)
+
+
 def _because(code: ReasonCode, user: str, wish: Wish | None) -> Any:
     return control.user_reason(code, user, wish.reason if wish else None)
 
@@ -199,6 +230,31 @@ def retry_job(context: ContextOf, user: User, job: str, wish: Wish | None = None
     """Run a failed or cancelled job again."""
     job_id = views.job_id_of(context.database, job)
     control.retry_job(context.database, job_id, _because(ReasonCode.RETRY_REQUESTED, user.subject, wish))
+    return views.job(context.database, job_id)
+
+
+@router.post("/v1/jobs/{job}/pause", tags=["jobs"])
+def pause_job(context: ContextOf, user: User, job: str, wish: Wish | None = None) -> dict[str, Any]:
+    """Do not hand a job out; a running attempt goes on."""
+    job_id = views.job_id_of(context.database, job)
+    control.pause_job(context.database, job_id, _because(ReasonCode.PAUSED, user.subject, wish))
+    return views.job(context.database, job_id)
+
+
+@router.post("/v1/jobs/{job}/resume", tags=["jobs"])
+def resume_job(context: ContextOf, user: User, job: str, wish: Wish | None = None) -> dict[str, Any]:
+    """Hand out a paused job again."""
+    job_id = views.job_id_of(context.database, job)
+    control.resume_job(context.database, job_id, _because(ReasonCode.RESUMED, user.subject, wish))
+    return views.job(context.database, job_id)
+
+
+@router.post("/v1/jobs/{job}/priority", tags=["jobs"])
+def set_job_priority(context: ContextOf, user: User, job: str, urgency: Urgency) -> dict[str, Any]:
+    """Change the priority of one job."""
+    job_id = views.job_id_of(context.database, job)
+    reason = _because(ReasonCode.PRIORITY_SET, user.subject, urgency)
+    control.set_job_priority(context.database, job_id, urgency.priority, reason)
     return views.job(context.database, job_id)
 
 

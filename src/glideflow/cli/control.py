@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`glideflow kill | retry`."""
+"""`glideflow kill | retry | pause | resume | priority`."""
 
 from glideflow.cli.terminal import AsJson, Json, connect, counted, job_name, print_json, say
 from glideflow.errors import UserError
@@ -53,15 +53,101 @@ def retry(
     _show(found, json=json)
 
 
+def pause(
+    task: str | None = None, /, *, job: str | None = None, reason: str | None = None, json: AsJson = False
+) -> None:
+    """Hold back a task or a job: no pilot takes it until it is resumed.
+
+    What pilots have taken before goes on. Pausing again, or what has ended, changes nothing.
+
+    For example:
+
+    * glideflow pause zpeak-generate --reason "look at the first outputs"
+    * glideflow pause --job zpeak-generate.3
+
+    Args:
+        task: The task's id, or its name; of several with one name, the latest.
+        job: Only this job: its id, or TASK.INDEX.
+        reason: Why, for whoever asks later.
+        json: Print JSON.
+    """
+    _check(task, job)
+    with connect() as client:
+        found = client.pause_job(job, reason) if job is not None else client.pause_task(str(task), reason)
+    _show(found, json=json)
+
+
+def resume(
+    task: str | None = None, /, *, job: str | None = None, reason: str | None = None, json: AsJson = False
+) -> None:
+    """Let a paused task or job go on.
+
+    Jobs that were paused one by one stay so when their task is resumed.
+
+    For example:
+
+    * glideflow resume zpeak-generate
+    * glideflow resume --job zpeak-generate.3
+
+    Args:
+        task: The task's id, or its name; of several with one name, the latest.
+        job: Only this job: its id, or TASK.INDEX.
+        reason: Why, for whoever asks later.
+        json: Print JSON.
+    """
+    _check(task, job)
+    with connect() as client:
+        found = client.resume_job(job, reason) if job is not None else client.resume_task(str(task), reason)
+    _show(found, json=json)
+
+
+def priority(
+    task: str | None = None,
+    /,
+    *,
+    to: int,
+    job: str | None = None,
+    reason: str | None = None,
+    json: AsJson = False,
+) -> None:
+    """Change the priority of a task and all its jobs, or of one job.
+
+    It holds for the next job that a pilot takes. What runs is not interrupted.
+
+    For example:
+
+    * glideflow priority zpeak-generate --to 100
+    * glideflow priority --job zpeak-generate.3 --to 500
+
+    Args:
+        task: The task's id, or its name; of several with one name, the latest.
+        to: The new priority, from -1000 to 1000; the highest is taken first.
+        job: Only this job: its id, or TASK.INDEX.
+        reason: Why, for whoever asks later.
+        json: Print JSON.
+    """
+    _check(task, job)
+    with connect() as client:
+        found = (
+            client.set_job_priority(job, to, reason)
+            if job is not None
+            else client.set_task_priority(str(task), to, reason)
+        )
+    _show(found, json=json, priority=True)
+
+
 def _check(task: str | None, job: str | None) -> None:
     if (task is None) == (job is None):
         raise UserError("give either a task, or a job with --job")
 
 
-def _show(found: Json, *, json: bool) -> None:
+def _show(found: Json, *, json: bool, priority: bool = False) -> None:
     if json:
         print_json(found)
-    elif "jobs" in found:
-        say(f"task {found['id']} ({found['name']}) is {found['state']}, with {counted(found['jobs']['total'], 'job')}")
+        return
+    text = f"{found['state']} (paused)" if found["paused"] else found["state"]
+    if "jobs" in found:
+        text = f"task {found['id']} ({found['name']}) is {text}, with {counted(found['jobs']['total'], 'job')}"
     else:
-        say(f"job {found['id']} ({job_name(found)}) is {found['state']}")
+        text = f"job {found['id']} ({job_name(found)}) is {text}"
+    say(f"{text}; its priority is {found['priority']}" if priority else text)

@@ -16,6 +16,7 @@ import httpx
 
 from glideflow import __version__
 from glideflow.client.download import Target
+from glideflow.client.orders import Orders
 from glideflow.client.problems import error_of
 from glideflow.errors import EndpointUnavailable, NotFound, ServiceError, SettingsError
 from glideflow.instance.home import Home
@@ -53,7 +54,7 @@ class LogPart:
     """Which attempt of the job printed it."""
 
 
-class Client:
+class Client(Orders):
     """A connection to one endpoint; may be used by several threads.
 
     Args:
@@ -185,22 +186,6 @@ class Client:
     def progress(self, task: int | str, *, first: int | None = None, last: int | None = None) -> Json:
         """Return how far the present stage of a task, or a range of its jobs, is."""
         return self._call("GET", _path("tasks", task, "progress"), params=_known({"first": first, "last": last}))
-
-    def kill_task(self, task: int | str, reason: str | None = None) -> Json:
-        """End a task and all its jobs."""
-        return self._call("POST", _path("tasks", task, "kill"), json=_known({"reason": reason}))
-
-    def retry_task(self, task: int | str, reason: str | None = None) -> Json:
-        """Run the failed and cancelled jobs of a task again."""
-        return self._call("POST", _path("tasks", task, "retry"), json=_known({"reason": reason}))
-
-    def kill_job(self, job: int | str, reason: str | None = None) -> Json:
-        """End a job."""
-        return self._call("POST", _path("jobs", job, "kill"), json=_known({"reason": reason}))
-
-    def retry_job(self, job: int | str, reason: str | None = None) -> Json:
-        """Run a failed or cancelled job again."""
-        return self._call("POST", _path("jobs", job, "retry"), json=_known({"reason": reason}))
 
     # Steps of the flow
 

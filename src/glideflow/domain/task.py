@@ -16,6 +16,8 @@ RESERVED_FILE = "job.json"
 """The pilot writes the job's description under this name into the working folder."""
 
 URL_SCHEMES = ("https", "http", "file")
+LEAST_URGENT, MOST_URGENT = -1000, 1000
+"""Range of priorities."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
@@ -248,7 +250,7 @@ class TaskSpec(Model):
     """What each job needs."""
     environment: Environment = Field(default_factory=dict)
     """Environment variables of the command."""
-    priority: int = Field(default=0, ge=-1000, le=1000)
+    priority: int = Field(default=0, ge=LEAST_URGENT, le=MOST_URGENT)
     """Jobs of a higher priority are taken first."""
     retries: int = Field(default=2, ge=0, le=100)
     """How often a failed job is run again; lost pilots do not count. Short for what `failure_policy` says at length."""

@@ -1,16 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users order: kill and run again. Each is safe to repeat."""
+"""What users order: kill, run again, pause, resume, other priority. Each is safe to repeat."""
+
+from typing import Any
 
 from glideflow.domain.identifiers import JobId, TaskId
 from glideflow.domain.reasons import Reason, ReasonCode, Source
 from glideflow.domain.states import FINAL_JOBS, FINAL_TASKS, AttemptState, JobState, PilotState, TaskState
 from glideflow.errors import IllegalTransition, NotFound
 from glideflow.services.completion import announce_ended_stages, locked
-from glideflow.store import attempts, jobs, outbox, pilots, tally, tasks
+from glideflow.store import attempts, demands, jobs, outbox, pilots, tally, tasks
 from glideflow.store.engine import Channel, Connection, Database, notify
 from glideflow.store.moves import move
 
+DONE_BY = {
+    ReasonCode.KILLED: "killed",
+    ReasonCode.RETRY_REQUESTED: "asked to run again",
+    ReasonCode.PAUSED: "paused",
+    ReasonCode.RESUMED: "resumed",
+    ReasonCode.PRIORITY_SET: "given another priority",
+}
+"""What each order is called in its reason."""
 _OPEN_JOBS = frozenset(JobState) - FINAL_JOBS
+_UNSUCCESSFUL = frozenset({JobState.FAILED, JobState.CANCELLED})
 _ENDED = ", ended_at = now()"
 _AGAIN = ", ended_at = NULL, not_before = NULL, failures = 0"
 
@@ -28,15 +39,18 @@ def kill_task(database: Database, task_id: TaskId, reason: Reason) -> None:
         move(connection, TaskState.CANCELLED, [task_id], reason=reason)
         tasks.end(connection, task_id, ended=True)
         busy = _cancel_jobs(connection, jobs.of_task(connection, task_id, _OPEN_JOBS), reason)
+        outbox.drop(connection, task_id)
+        if task["flow_run_id"] is not None:
+            outbox.put(connection, [task_id], "cancel")
+        notify(connection, Channel.COMMANDS)
+    with database.transaction() as connection:
+        # An exchange locks its pilot before its jobs, so that pilots are none of the kill's transaction.
         if not tally.any_open(connection):
             # Nobody else needs these pilots now: they end instead of idling in their slots.
             text = f"task {task_id} was killed and no other job is waiting"
             drained = Reason(code=ReasonCode.PILOT_IDLE, text=text, source=Source.SERVER)
             move(connection, PilotState.DRAINING, busy | set(pilots.idle_ids(connection)), reason=drained)
-        outbox.drop(connection, task_id)
-        if task["flow_run_id"] is not None:
-            outbox.put(connection, [task_id], "cancel")
-        notify(connection, Channel.COMMANDS)
+            notify(connection, Channel.COMMANDS)
 
 
 def kill_job(database: Database, job_id: JobId, reason: Reason) -> None:
@@ -46,9 +60,7 @@ def kill_job(database: Database, job_id: JobId, reason: Reason) -> None:
         NotFound: There is no such job.
     """
     with database.transaction() as connection:
-        job = jobs.get(connection, job_id)
-        if job is None:
-            raise NotFound("job", job_id, "see `glideflow jobs TASK`")
+        job = _existing(connection, job_id)
         _cancel_jobs(connection, [job_id], reason)
         notify(connection, Channel.COMMANDS)
     announce_ended_stages(database, [job["task_id"]])
@@ -56,6 +68,8 @@ def kill_job(database: Database, job_id: JobId, reason: Reason) -> None:
 
 def _cancel_jobs(connection: Connection, job_ids: list[JobId], reason: Reason) -> set[str]:
     """Cancel open jobs and end their attempts; returns the pilots that run them."""
+    # A report locks its attempt before its job: who goes the other way round may wait for it, and it for him.
+    attempts.lock(connection, (row["id"] for row in attempts.open_of_jobs(connection, job_ids)))
     move(connection, JobState.CANCELLED, job_ids, reason=reason, set_also=_ENDED)
     running = attempts.open_of_jobs(connection, job_ids)
     move(connection, AttemptState.KILLED, (row["id"] for row in running), reason=reason, set_also=_ENDED)
@@ -76,8 +90,8 @@ def retry_task(database: Database, task_id: TaskId, reason: Reason) -> int:
         task = locked(connection, task_id)
         if task["state"] == TaskState.DONE:
             raise IllegalTransition(f"task {task_id}, of which every job is done,", task["state"], "a retry")
-        again = jobs.of_task(connection, task_id, [JobState.FAILED, JobState.CANCELLED])
-        moved = move(connection, JobState.READY, again, reason=reason, set_also=_AGAIN)
+        again = jobs.of_task(connection, task_id, _UNSUCCESSFUL)
+        moved = _run_again(connection, again, reason)
         if task["state"] in FINAL_TASKS:
             target = TaskState.RUNNING if task["jobs_total"] else TaskState.SUBMITTED
             move(connection, target, [task_id], reason=reason)
@@ -94,16 +108,126 @@ def retry_job(database: Database, job_id: JobId, reason: Reason) -> None:
         IllegalTransition: It is done, or has not ended.
     """
     with database.transaction() as connection:
-        job = jobs.get(connection, job_id)
-        if job is None:
-            raise NotFound("job", job_id, "see `glideflow jobs TASK`")
-        task = locked(connection, TaskId(job["task_id"]))
-        if not move(connection, JobState.READY, [job_id], reason=reason, set_also=_AGAIN):
+        task = locked(connection, TaskId(_existing(connection, job_id)["task_id"]))
+        job = _existing(connection, job_id)
+        if job["state"] not in _UNSUCCESSFUL:
+            # The table would let a running one go back to ready, too: that is for attempts that were lost.
             raise IllegalTransition(f"job {job_id}", job["state"], JobState.READY)
+        _run_again(connection, [job_id], reason)
         if task["state"] in FINAL_TASKS:
             move(connection, TaskState.RUNNING, [task["id"]], reason=reason)
             _drive_again(connection, TaskId(task["id"]))
         notify(connection, Channel.JOBS)
+
+
+def _run_again(connection: Connection, job_ids: list[JobId], reason: Reason) -> list[JobId]:
+    """Make ended jobs ready, and not paused; returns those that had ended without success."""
+    moved = move(connection, JobState.READY, job_ids, reason=reason, set_also=_AGAIN)
+    jobs.ask_otherwise(connection, moved, paused=False)
+    return moved
+
+
+def pause_task(database: Database, task_id: TaskId, reason: Reason) -> None:
+    """Hand out no more jobs of a task until it is resumed; running ones go on. One that has ended stays as it is.
+
+    Raises:
+        NotFound: There is no such task.
+    """
+    _set_paused(database, task_id, True, reason)
+
+
+def resume_task(database: Database, task_id: TaskId, reason: Reason) -> None:
+    """Hand out the jobs of a paused task again; those that were paused one by one stay so.
+
+    Raises:
+        NotFound: There is no such task.
+    """
+    _set_paused(database, task_id, False, reason)
+
+
+def _set_paused(database: Database, task_id: TaskId, paused: bool, reason: Reason) -> None:
+    with database.transaction() as connection:
+        task = locked(connection, task_id)
+        if task["paused"] == paused or task["state"] in FINAL_TASKS:
+            return
+        tasks.set_paused(connection, task_id, paused)
+        outbox.note(connection, "task", task_id, reason)
+        notify(connection, Channel.JOBS)
+
+
+def pause_job(database: Database, job_id: JobId, reason: Reason) -> None:
+    """Do not hand a job out until it is resumed; a running attempt goes on. One that has ended stays as it is.
+
+    Raises:
+        NotFound: There is no such job.
+    """
+    _ask_otherwise(database, job_id, reason, paused=True)
+
+
+def resume_job(database: Database, job_id: JobId, reason: Reason) -> None:
+    """Hand out a paused job again.
+
+    Raises:
+        NotFound: There is no such job.
+    """
+    _ask_otherwise(database, job_id, reason, paused=False)
+
+
+def set_job_priority(database: Database, job_id: JobId, priority: int, reason: Reason) -> None:
+    """Change one job's priority; one that is done stays as it is.
+
+    Args:
+        database: The store.
+        job_id: The job.
+        priority: From -1000 to 1000; the highest is taken first.
+        reason: Who ordered it, and why.
+
+    Raises:
+        NotFound: There is no such job.
+    """
+    _ask_otherwise(database, job_id, reason, priority=priority)
+
+
+def _ask_otherwise(database: Database, job_id: JobId, reason: Reason, **change: Any) -> None:
+    with database.transaction() as connection:
+        # With the task locked nobody changes the priority of all jobs meanwhile.
+        locked(connection, TaskId(_existing(connection, job_id)["task_id"]))
+        job = _existing(connection, job_id)
+        if "paused" in change and job["state"] in FINAL_JOBS:
+            return
+        if jobs.ask_otherwise(connection, [job_id], **change):
+            outbox.note(connection, "job", job_id, reason)
+            notify(connection, Channel.JOBS)
+
+
+def set_task_priority(database: Database, task_id: TaskId, priority: int, reason: Reason) -> None:
+    """Change the priority of a task and of all its jobs that are not done; a task that is done stays as it is.
+
+    Args:
+        database: The store.
+        task_id: The task.
+        priority: From -1000 to 1000; the highest is taken first.
+        reason: Who ordered it, and why.
+
+    Raises:
+        NotFound: There is no such task.
+    """
+    with database.transaction() as connection:
+        task = locked(connection, task_id)
+        wanted = {row["priority"] for row in demands.of_task(connection, task_id)} | {task["priority"]}
+        if task["state"] == TaskState.DONE or wanted == {priority}:
+            return
+        tasks.set_priority(connection, task_id, priority)
+        demands.set_priority(connection, task_id, priority)
+        outbox.note(connection, "task", task_id, reason)
+        notify(connection, Channel.JOBS)
+
+
+def _existing(connection: Connection, job_id: JobId) -> dict[str, Any]:
+    job = jobs.get(connection, job_id)
+    if job is None:
+        raise NotFound("job", job_id, "see `glideflow jobs TASK`")
+    return job
 
 
 def _drive_again(connection: Connection, task_id: TaskId) -> None:
@@ -118,9 +242,8 @@ def user_reason(code: ReasonCode, user: str, text: str | None) -> Reason:
     """Return the reason of a user's command.
 
     Args:
-        code: KILLED or RETRY_REQUESTED.
+        code: KILLED, RETRY_REQUESTED, PAUSED, RESUMED or PRIORITY_SET.
         user: Who ordered it.
         text: What the user wrote, if anything.
     """
-    verb = "killed" if code is ReasonCode.KILLED else "asked to run again"
-    return Reason(code=code, text=f"{verb} by {user}" + (f": {text}" if text else ""), source=Source.USER)
+    return Reason(code=code, text=f"{DONE_BY[code]} by {user}" + (f": {text}" if text else ""), source=Source.USER)

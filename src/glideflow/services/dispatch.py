@@ -122,7 +122,7 @@ class Dispatcher:
     def _hear(self, connection: Connection, calls: Sequence[Call]) -> dict[str, Row]:
         """Note that the pilots spoke; returns those that are current."""
         words = [
-            {"id": call.pilot_id, "sequence": call.exchange.sequence, "holding": len(call.exchange.holding)}
+            {"id": call.pilot_id, "sequence": call.exchange.sequence, "holding": call.exchange.holding}
             for call in calls
         ]
         current = pilots.heard(connection, words)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from glideflow.domain.identifiers import JobId, TaskId
+from glideflow.domain.identifiers import JobId
 from glideflow.domain.states import JobState, PilotState
 from glideflow.errors import NotFound
 from glideflow.services.views import View, attempts_of, job_view
-from glideflow.store import demands, jobs, pilots, tasks
+from glideflow.store import demands, jobs, pilots
 from glideflow.store.engine import Connection, Database
 
 Row = Mapping[str, Any]
@@ -34,17 +34,23 @@ def explain(database: Database, job_id: JobId, now: datetime) -> View:
         if job is None:
             raise NotFound("job", job_id, "see `glideflow jobs TASK`")
         tries = attempts_of(connection, job_id)
-        task = tasks.get(connection, TaskId(job["task_id"]))
         sentences = [
             *_history(job, tries),
-            *_EXPLAIN[JobState(job["state"])](connection, job, now),
-            *(
-                [f"Task {job['task_id']} is paused: `glideflow resume` lets it go on."]
-                if task and task["paused"]
-                else []
-            ),
+            *(_paused(job) or _EXPLAIN[JobState(job["state"])](connection, job, now)),
         ]
     return {"job": job_view(job), "sentences": sentences, "attempts": tries}
+
+
+def _paused(job: Row) -> list[str]:
+    """Say why a job that waits is not handed out, where a user ordered that."""
+    if job["state"] not in (JobState.READY, JobState.WAITING):
+        return []
+    found = []
+    if job["task_paused"]:
+        found.append(f"Task {job['task_id']} is paused: `glideflow resume {job['task_id']}` lets it go on.")
+    if job["paused"]:
+        found.append(f"It is paused: `glideflow resume --job {job['id']}` lets it go on.")
+    return found
 
 
 def _history(job: Row, tries: Sequence[View]) -> Iterator[str]:

@@ -20,7 +20,8 @@ _DIGITS = 18
 """More digits do not fit PostgreSQL's bigint."""
 _MOST_JOBS = 2**31 - 1
 _TASK_FIELDS = ("id", "name", "owner", "vo", "state", "paused", "priority", "flow_run_id")
-_JOB_FIELDS = ("id", "task_id", "task", "stage", "index", "state", "site", "node", "attempts", "retries", "exit_code")
+_JOB_FIELDS = ("id", "task_id", "task", "stage", "index", "state", "paused", "priority", "site", "node", "attempts",
+               "retries", "exit_code")  # fmt: skip
 _PILOT_FIELDS = ("id", "site", "state", "node", "batch_id", "version", "python", "cores", "memory_mb", "disk_mb")
 _ATTEMPT_FIELDS = ("id", "number", "state", "pilot_id", "site", "node", "exit_code", "signal", "usage")
 

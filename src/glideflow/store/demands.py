@@ -12,7 +12,9 @@ from glideflow.store.engine import Connection
 
 Row = dict[str, Any]
 
-_KEY = "task_id, stage, priority, cores, memory_mb, disk_mb, wall_seconds, avoid_sites, avoid_nodes"
+_KEY = "task_id, stage, priority, cores, memory_mb, disk_mb, wall_seconds, avoid_sites, avoid_nodes, paused"
+_BESIDE = 1_000_000
+"""A priority that no user can give."""
 _TALLIED = """(
     SELECT demand_id, state, n FROM tally WHERE state NOT IN ('done', 'failed', 'cancelled')
     UNION ALL SELECT demand_id, state, n FROM tally_deltas WHERE state NOT IN ('done', 'failed', 'cancelled')
@@ -28,29 +30,76 @@ def ensure(connection: Connection, wanted: Mapping[str, Any]) -> DemandId:
     Args:
         connection: The caller's transaction.
         wanted: `task_id`, `stage`, `priority`, `cores`, `memory_mb`, `disk_mb`, `wall_seconds`, and where jobs must
-            not run: `avoid_sites`, `avoid_nodes`, sorted.
+            not run: `avoid_sites`, `avoid_nodes`, sorted; `paused` for jobs that are not handed out.
     """
     row = connection.execute(
         f"""
         INSERT INTO demands ({_KEY})
         VALUES (%(task_id)s, %(stage)s, %(priority)s, %(cores)s, %(memory_mb)s, %(disk_mb)s, %(wall_seconds)s,
-            %(avoid_sites)s, %(avoid_nodes)s)
+            %(avoid_sites)s, %(avoid_nodes)s, %(paused)s)
         ON CONFLICT ({_KEY}) DO UPDATE SET priority = excluded.priority RETURNING id
         """,
-        {"avoid_sites": [], "avoid_nodes": [], **wanted},
+        {"avoid_sites": [], "avoid_nodes": [], "paused": False, **wanted},
     ).fetchone()
     return DemandId((row or {})["id"])
+
+
+def change(connection: Connection, demand_id: DemandId, *, priority: int | None, paused: bool | None) -> DemandId:
+    """Return the demand that differs from another one in its priority or pause only; what is None stays.
+
+    Where the jobs may run does not depend on either, so that is taken over.
+    """
+    row = connection.execute(
+        f"""
+        INSERT INTO demands ({_KEY}, sites, brokerage, brokered_at)
+        SELECT task_id, stage, coalesce(%(priority)s, priority), cores, memory_mb, disk_mb, wall_seconds, avoid_sites,
+            avoid_nodes, coalesce(%(paused)s, paused), sites, brokerage, brokered_at
+        FROM demands WHERE id = %(id)s
+        ON CONFLICT ({_KEY}) DO UPDATE SET priority = excluded.priority RETURNING id
+        """,
+        {"id": demand_id, "priority": priority, "paused": paused},
+    ).fetchone()
+    return DemandId((row or {})["id"])
+
+
+def set_priority(connection: Connection, task_id: TaskId, priority: int) -> None:
+    """Give all jobs of a task that are not done one priority.
+
+    The demands' rows are changed and not the jobs', of which there may be a million. Only where demands differ in
+    nothing but their priority, which single jobs were given, their jobs join the demand with the most.
+    """
+    alike = connection.execute(
+        f"""
+        SELECT array_agg(d.id ORDER BY c.n DESC NULLS LAST, d.id) AS ids,
+            (array_agg(d.priority ORDER BY c.n DESC NULLS LAST, d.id))[1] AS was,
+            max(d.id) FILTER (WHERE d.priority = %s) AS holder
+        FROM demands d LEFT JOIN (SELECT demand_id, sum(n) AS n FROM {_TALLIED} t GROUP BY demand_id) c
+            ON c.demand_id = d.id
+        WHERE d.task_id = %s
+        GROUP BY {_KEY.replace("priority, ", "")} ORDER BY min(d.id)
+        """,
+        [priority, task_id],
+    ).fetchall()
+    for row in alike:
+        largest, *others = row["ids"]
+        if others:
+            _join(connection, others, largest)
+        if row["holder"] not in (None, largest):
+            # No two demands are the same, not even for a moment: the one in the way takes the other's priority.
+            for priority_now, demand in ((_BESIDE, largest), (row["was"], row["holder"])):
+                connection.execute("UPDATE demands SET priority = %s WHERE id = %s", [priority_now, demand])
+        connection.execute("UPDATE demands SET priority = %s WHERE id = %s", [priority, largest])
 
 
 def with_work(connection: Connection) -> list[tuple[Demand, int, int]]:
     """Return the demands with ready or running jobs, with the numbers of both.
 
-    Jobs of paused tasks are not counted as ready. The numbers come from the tally, so that a million jobs cost no more
-    than one.
+    Jobs that are paused, or whose task is, are not counted as ready. The numbers come from the tally, so that a million
+    jobs cost no more than one.
     """
     rows = connection.execute(
         f"""
-        SELECT {_FIELDS}, CASE WHEN t.paused THEN 0 ELSE c.ready END AS ready, c.active
+        SELECT {_FIELDS}, CASE WHEN t.paused OR d.paused THEN 0 ELSE c.ready END AS ready, c.active
         FROM (
             SELECT demand_id, coalesce(sum(n) FILTER (WHERE state = 'ready'), 0)::bigint AS ready,
                 coalesce(sum(n) FILTER (WHERE state NOT IN ('ready', 'waiting')), 0)::bigint AS active
@@ -100,6 +149,18 @@ def brokerage(connection: Connection, demand_id: DemandId) -> Row:
 def of_task(connection: Connection, task_id: TaskId) -> list[Row]:
     """Return the demands of a task."""
     return connection.execute("SELECT * FROM demands WHERE task_id = %s ORDER BY id", [task_id]).fetchall()
+
+
+def _join(connection: Connection, sources: Sequence[DemandId], target: DemandId) -> None:
+    connection.execute(
+        """
+        WITH locked AS (
+            SELECT id FROM jobs WHERE demand_id = ANY(%s) AND state <> 'done' ORDER BY id FOR UPDATE
+        )
+        UPDATE jobs j SET demand_id = %s FROM locked WHERE j.id = locked.id
+        """,
+        [sources, target],
+    )
 
 
 def _demand(row: Mapping[str, Any]) -> Demand:

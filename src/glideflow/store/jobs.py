@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 from glideflow.domain.identifiers import DemandId, JobId, TaskId
 from glideflow.domain.job import JobPlan
 from glideflow.domain.states import JobState
+from glideflow.store import demands
 from glideflow.store.engine import Connection
 from glideflow.store.moves import move_each, strings
 
@@ -17,7 +18,9 @@ Row = dict[str, Any]
 MAIN = "main"
 MERGE = "merge"
 
-_NAMED = "SELECT j.*, t.name AS task, (t.spec->>'retries')::int AS retries FROM jobs j JOIN tasks t ON t.id = j.task_id"
+_SHOWN = """j.*, t.name AS task, (t.spec->>'retries')::int AS retries, d.priority, d.wall_seconds,
+    d.paused AND j.state NOT IN ('done', 'failed', 'cancelled') AS paused, t.paused AS task_paused"""
+_NAMED = f"SELECT {_SHOWN} FROM jobs j JOIN tasks t ON t.id = j.task_id JOIN demands d ON d.id = j.demand_id"
 _COPY = "COPY jobs (task_id, demand_id, stage, index, state, slices) FROM STDIN"
 
 
@@ -46,12 +49,16 @@ def insert(connection: Connection, task_id: TaskId, demand_id: DemandId, stage: 
 def take_ready(connection: Connection, wanted: Mapping[DemandId, int]) -> list[Row]:
     """Lock so many ready jobs of each demand, in their order; jobs that others are taking are skipped.
 
+    What is paused is asked here and not of the board, which other endpoints' commands reach a moment later.
+
     Returns:
         The jobs; fewer where there are not so many.
     """
     return connection.execute(
         """
-        SELECT j.* FROM unnest(%s::bigint[], %s::int[]) AS w(demand_id, n) CROSS JOIN LATERAL (
+        SELECT j.* FROM unnest(%s::bigint[], %s::int[]) AS w(demand_id, n)
+        JOIN demands d ON d.id = w.demand_id AND NOT d.paused JOIN tasks t ON t.id = d.task_id AND NOT t.paused
+        CROSS JOIN LATERAL (
             SELECT id, demand_id, task_id, stage, index, slices, attempts FROM jobs
             WHERE demand_id = w.demand_id AND state = 'ready' ORDER BY id LIMIT w.n FOR UPDATE SKIP LOCKED
         ) j
@@ -107,6 +114,30 @@ def wake(connection: Connection) -> int:
     return len(move_each(connection, JobState.READY, due, set_also=", not_before = NULL"))
 
 
+def ask_otherwise(
+    connection: Connection, job_ids: Iterable[JobId], *, priority: int | None = None, paused: bool | None = None
+) -> list[JobId]:
+    """Change the priority or the pause of jobs that are not done; what is None stays.
+
+    Returns:
+        The jobs for which that changed anything.
+    """
+    rows = connection.execute(
+        """
+        SELECT j.id, j.demand_id FROM jobs j JOIN demands d ON d.id = j.demand_id
+        WHERE j.id = ANY(%s) AND j.state <> 'done'
+            AND (d.priority, d.paused) <> (coalesce(%s, d.priority), coalesce(%s, d.paused))
+        ORDER BY j.id FOR UPDATE OF j
+        """,
+        [sorted(set(job_ids)), priority, paused],
+    ).fetchall()
+    for old in sorted({row["demand_id"] for row in rows}):
+        new = demands.change(connection, old, priority=priority, paused=paused)
+        moved = [row["id"] for row in rows if row["demand_id"] == old]
+        connection.execute("UPDATE jobs SET demand_id = %s WHERE id = ANY(%s)", [new, moved])
+    return [row["id"] for row in rows]
+
+
 def get(connection: Connection, job_id: JobId) -> Row | None:
     """Return a job's row with its task's name."""
     return connection.execute(f"{_NAMED} WHERE j.id = %s", [job_id]).fetchone()
@@ -144,10 +175,10 @@ def page(
     cursor = connection.execute("SELECT stage, index FROM jobs WHERE id = %s", [after]).fetchone()
     return connection.execute(
         f"""
-        SELECT j.*, t.name AS task, (t.spec->>'retries')::int AS retries FROM (
+        SELECT {_SHOWN} FROM (
             SELECT j.* FROM {source} AND (%(stage)s::text IS NULL OR j.stage = %(stage)s)
             ORDER BY {order} LIMIT %(limit)s
-        ) j JOIN tasks t ON t.id = j.task_id ORDER BY {order}
+        ) j JOIN tasks t ON t.id = j.task_id JOIN demands d ON d.id = j.demand_id ORDER BY {order}
         """,
         {
             "task": task_id,

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries on the outbox (what Prefect must still be told) and on the event log."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, LiteralString
 
 from glideflow.domain.identifiers import TaskId
+from glideflow.domain.reasons import Reason
 from glideflow.store.engine import Channel, Connection, notify
 
 Row = dict[str, Any]
@@ -55,6 +56,30 @@ def failed(connection: Connection, entry_id: int, text: str) -> None:
 def drop(connection: Connection, task_id: TaskId) -> None:
     """Forget what was asked for a task."""
     connection.execute("DELETE FROM outbox WHERE task_id = %s", [task_id])
+
+
+def note(connection: Connection, kind: str, subject: int, reason: Reason) -> None:
+    """Write a command that moves nothing into the event log: its event leads from the present state to itself.
+
+    Args:
+        connection: The caller's transaction.
+        kind: `task` or `job`.
+        subject: Which one.
+        reason: What was ordered, by whom and why.
+    """
+    present: Mapping[str, LiteralString] = {
+        "task": "id AS task_id, NULL::bigint AS job_id, state FROM tasks",
+        "job": "task_id, id AS job_id, state FROM jobs",
+    }
+    connection.execute(
+        f"""
+        INSERT INTO events (kind, subject, task_id, job_id, old_state, new_state, reason_code, reason_text,
+            reason_source)
+        SELECT %s, %s::text, s.task_id, s.job_id, s.state, s.state, %s, %s, %s
+        FROM (SELECT {present[kind]} WHERE id = %s) s
+        """,
+        [kind, str(subject), reason.code.value, reason.text, reason.source.value, subject],
+    )
 
 
 def events(

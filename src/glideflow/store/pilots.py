@@ -79,7 +79,7 @@ def current(connection: Connection, pilot_ids: Iterable[PilotId]) -> dict[str, R
 
 
 def heard(connection: Connection, words: Sequence[Mapping[str, Any]]) -> dict[str, Row]:
-    """Note that pilots spoke; rows with `id`, `sequence`, `holding`.
+    """Note that pilots spoke; rows with `id`, `sequence`, and `holding`: the attempts that they have.
 
     Returns:
         The pilots that are current, by id; a missing one has ended or was given up.
@@ -87,12 +87,13 @@ def heard(connection: Connection, words: Sequence[Mapping[str, Any]]) -> dict[st
     rows = connection.execute(
         """
         WITH r AS (
-            SELECT * FROM jsonb_to_recordset(%s) AS r(id text, sequence bigint, holding int)
+            SELECT * FROM jsonb_to_recordset(%s) AS r(id text, sequence bigint, holding bigint[])
         ), locked AS (
             SELECT id FROM pilots WHERE id IN (SELECT id FROM r)
                 AND state IN ('registered', 'draining') ORDER BY id FOR UPDATE
         )
-        UPDATE pilots p SET last_seen_at = now(), sequence = greatest(p.sequence, r.sequence), holding = r.holding
+        UPDATE pilots p SET last_seen_at = now(), sequence = greatest(p.sequence, r.sequence),
+            holding = CASE WHEN r.sequence < p.sequence THEN p.holding ELSE r.holding END
         FROM locked JOIN r USING (id) WHERE p.id = locked.id
         RETURNING p.id, p.site, p.node, p.state, p.reason_code, p.reason_text, p.reason_source
         """,
@@ -108,7 +109,7 @@ def end(connection: Connection, to: PilotState, rows: Sequence[Mapping[str, Any]
         to,
         rows,
         columns=", log text",
-        set_also=", ended_at = now(), holding = 0, log = coalesce(r.log, t.log)",
+        set_also=", ended_at = now(), holding = '{}', log = coalesce(r.log, t.log)",
     )
 
 
@@ -127,7 +128,7 @@ def open_at(connection: Connection, site: str) -> list[Row]:
     """Return the pilots of a site that have not ended."""
     return connection.execute(
         f"""
-        SELECT id, state, batch_id, holding, planned_at, last_seen_at, now() AS now FROM pilots
+        SELECT id, state, batch_id, cardinality(holding) AS holding, planned_at, last_seen_at, now() AS now FROM pilots
         WHERE site = %s AND {_OPEN} ORDER BY planned_at, id
         """,
         [site],
@@ -162,7 +163,7 @@ def ended_before(connection: Connection, pilot_ids: Iterable[PilotId], seconds: 
 
 def idle_ids(connection: Connection) -> list[PilotId]:
     """Return the registered pilots that hold no attempt."""
-    rows = connection.execute("SELECT id FROM pilots WHERE state = 'registered' AND holding = 0")
+    rows = connection.execute("SELECT id FROM pilots WHERE state = 'registered' AND holding = '{}'")
     return [PilotId(row["id"]) for row in rows]
 
 
@@ -170,8 +171,9 @@ def page(connection: Connection, *, site: str | None, everything: bool, limit: i
     """Return pilots, the newest first; without `everything` only those that have not ended."""
     return connection.execute(
         f"""
-        SELECT id, site, state, node, batch_id, version, python, cores, memory_mb, disk_mb, holding AS running,
-            planned_at, registered_at, last_seen_at, ended_at, reason_code, reason_text, reason_source
+        SELECT id, site, state, node, batch_id, version, python, cores, memory_mb, disk_mb,
+            cardinality(holding) AS running, planned_at, registered_at, last_seen_at, ended_at, reason_code,
+            reason_text, reason_source
         FROM pilots WHERE (%(site)s::text IS NULL OR site = %(site)s) AND (%(everything)s OR {_OPEN})
         ORDER BY planned_at DESC, id LIMIT %(limit)s
         """,

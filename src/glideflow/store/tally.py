@@ -82,12 +82,12 @@ def failures(connection: Connection, task_id: TaskId, *, limit: int = 50) -> lis
 
 
 def any_open(connection: Connection) -> bool:
-    """Tell whether any job of a task that is not paused is ready or waiting."""
+    """Tell whether any job that is not paused, nor its task, is ready or waiting."""
     row = connection.execute(
         f"""
         SELECT EXISTS (
             SELECT FROM {_ALL} c JOIN demands d ON d.id = c.demand_id JOIN tasks t ON t.id = d.task_id
-            WHERE c.state IN ('ready', 'waiting') AND NOT t.paused GROUP BY d.id HAVING sum(c.n) > 0
+            WHERE c.state IN ('ready', 'waiting') AND NOT (t.paused OR d.paused) GROUP BY d.id HAVING sum(c.n) > 0
         ) AS found
         """
     ).fetchone()

@@ -108,11 +108,21 @@ def set_total(connection: Connection, task_id: TaskId, jobs_total: int) -> None:
 
 
 def end(connection: Connection, task_id: TaskId, *, ended: bool) -> None:
-    """Set or clear the time of the task's end."""
+    """Set or clear the time of the task's end; a pause ends with the task."""
     connection.execute(
-        "UPDATE tasks SET ended_at = CASE WHEN %s THEN now() END WHERE id = %s",
+        "UPDATE tasks SET ended_at = CASE WHEN %s THEN now() END, paused = false WHERE id = %s",
         [ended, task_id],
     )
+
+
+def set_paused(connection: Connection, task_id: TaskId, paused: bool) -> None:
+    """Hold the jobs of a task back that no pilot has taken, or let them go."""
+    connection.execute("UPDATE tasks SET paused = %s WHERE id = %s", [paused, task_id])
+
+
+def set_priority(connection: Connection, task_id: TaskId, priority: int) -> None:
+    """Note a task's priority, for the jobs that will be written for it."""
+    connection.execute("UPDATE tasks SET priority = %s WHERE id = %s", [priority, task_id])
 
 
 def set_flow_run(connection: Connection, task_id: TaskId, flow_run_id: str) -> None:
