@@ -123,8 +123,11 @@ class Settings(BaseSettings):
     cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "glideflow")
     """Folder for what is slow to fetch, shared by all homes; may be deleted while no private pool runs."""
 
-    max_jobs_per_task: int = Field(default=100_000, ge=1)
+    max_jobs_per_task: int = Field(default=2_000_000, ge=1)
     """A task that would give more jobs is refused."""
+
+    ready_jobs_per_task: int = Field(default=20_000, ge=1)
+    """Jobs of a large task that are written ahead, ready to be taken; the rest is written as they are taken."""
 
     max_sandbox_mb: int = Field(default=100, ge=1)
     """Largest single sandbox file, in MB (10^6 bytes)."""

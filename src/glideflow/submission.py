@@ -13,7 +13,15 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from glideflow.domain.naming import unique_names
-from glideflow.domain.task import RESERVED_FILE, Inputs, ResolvedInput, SandboxFile, Submission, is_url
+from glideflow.domain.task import (
+    MOST_LISTED_FILES,
+    RESERVED_FILE,
+    Inputs,
+    ResolvedInput,
+    SandboxFile,
+    Submission,
+    is_url,
+)
 from glideflow.domain.task import InputFile as InputEntry
 from glideflow.errors import TaskFileError
 from glideflow.task_file import TaskFile
@@ -121,6 +129,12 @@ def resolve(task_file: TaskFile, *, max_sandbox_mb: int | None = None) -> LocalS
     search = _Search(task_file, max_sandbox_mb)
     sandbox = _find_sandbox(search)
     inputs = _find_inputs(search, {file.name for file in sandbox})
+    if len(inputs) > MOST_LISTED_FILES:
+        text = (
+            f"gives {len(inputs):,} files, but a task may list {MOST_LISTED_FILES:,} at most; make several tasks that "
+            "write one dataset, and read that: a dataset may have any number of files"
+        )
+        search.problem(("inputs", "files"), text)
     if search.problems:
         raise TaskFileError(search.problems, task_file.path)
     submission = Submission(spec=task_file.spec, source=task_file.source, sandbox=sandbox, inputs=inputs)

@@ -33,7 +33,7 @@ sites:
     memory_mb: 16000
     disk_mb: 16000
 """
-SETTINGS = "max_jobs_per_task: 2000000\n"
+SETTINGS = "ready_jobs_per_task: 2000000\n"
 LOAD = Path(__file__).with_name("load.py")
 _SETTLE_SECONDS = 3.0
 _QUIET = 0.05
@@ -76,8 +76,12 @@ class Bare:
         return int(self.client.submit(LocalSubmission(submission=Submission(spec=spec), uploads=[]))["id"])
 
     def wait_planned(self, task: int, jobs: int) -> None:
-        """Wait until a task has its jobs."""
-        wait(lambda: sum(self.counts(task).values()) >= jobs, f"{jobs} jobs of task {task}", 0.2)
+        """Wait until all jobs of a task are written; those that are not count as waiting."""
+        wait(
+            lambda: sum(self.counts(task).values()) - self.counts(task)["waiting"] >= jobs,
+            f"{jobs} jobs of task {task}",
+            0.2,
+        )
 
     def counts(self, task: int) -> dict[str, int]:
         """Return a task's jobs by state."""

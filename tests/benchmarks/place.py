@@ -24,7 +24,7 @@ class Place:
         self._console = console
         self._stack = stack
         self._slots = slots
-        self._factor = factor
+        self.factor = factor
         self.jobs = jobs
 
     @cached_property
@@ -39,7 +39,7 @@ class Place:
 
     def repetitions(self, usual: int) -> int:
         """Return how often to repeat something."""
-        return max(1, round(usual * self._factor))
+        return max(1, round(usual * self.factor))
 
     def say(self, text: str) -> None:
         """Report progress."""

@@ -13,6 +13,7 @@ import exchanges
 import heartbeats
 import latency_cold
 import latency_warm
+import planning
 import queries
 import throughput
 from harness import Circumstances, show, write
@@ -26,6 +27,7 @@ BENCHMARKS = {
     "exchanges": exchanges,
     "queries": queries,
     "heartbeats": heartbeats,
+    "planning": planning,
 }
 
 

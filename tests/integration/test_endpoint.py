@@ -319,7 +319,7 @@ def test_a_dry_run_shows_the_jobs_and_stores_nothing(user: httpx.Client) -> None
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"inputs": {"jobs": 200_000}}, "more than the allowed 100,000"),
+        ({"inputs": {"jobs": 3_000_000}}, "more than the allowed 2,000,000"),
         ({"inputs": {"dataset": "nothing"}}, "no dataset nothing"),
         ({"resources": {"cores": 64}}, "no site has pilots that large"),
         ({"resources": {"wall_seconds": 86_400}}, "wall_seconds 86320"),

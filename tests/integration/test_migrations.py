@@ -76,3 +76,20 @@ def test_demands_from_before_are_not_paused_and_stay_unique(empty_database_url: 
     execute(empty_database_url, again.format(", paused", "(1, 'main', 5, 1, 1, 1, 1, true)"))
     with pytest.raises(psycopg.errors.UniqueViolation):
         execute(empty_database_url, again.format("", "(1, 'main', 5, 1, 1, 1, 1)"))
+
+
+def test_tasks_whose_jobs_were_written_at_once_have_no_unwritten_ones(empty_database_url: str) -> None:
+    migrate(empty_database_url, "0002")
+    execute(
+        empty_database_url,
+        """INSERT INTO tasks (name, owner, vo, priority, spec, source, sandbox, state, jobs_total)
+            VALUES ('planned', 'ada', 'local', 5, '{}', '', '[]', 'running', 3),
+                ('new', 'ada', 'local', 5, '{}', '', '[]', 'submitted', NULL)""",
+    )
+    migrate(empty_database_url)
+    found = execute(empty_database_url, "SELECT jobs_total, jobs_written, waits FROM tasks ORDER BY id")
+    assert found == [
+        {"jobs_total": 3, "jobs_written": 3, "waits": False},
+        {"jobs_total": None, "jobs_written": 0, "waits": False},
+    ]
+    assert execute(empty_database_url, "SELECT * FROM events") == []

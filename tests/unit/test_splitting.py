@@ -2,6 +2,7 @@
 """How inputs become jobs."""
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideflow.domain.job import InputSlice, JobPlan
-from glideflow.domain.splitting import split
+from glideflow.domain.splitting import Cursor, Extent, Piece, count_jobs, make_jobs, rule_of
 from glideflow.domain.task import ResolvedInput, TaskSpec
 from glideflow.errors import TaskFileError
 
@@ -24,6 +25,30 @@ def spec_with(rule: dict[str, int] | None = None, **inputs: Any) -> TaskSpec:
             "split": rule or {},
         }
     )
+
+
+def extent_of(files: list[ResolvedInput]) -> Extent:
+    unsized = [file.name for file in files if file.size_bytes is None]
+    uncounted = [file.name for file in files if file.events is None]
+    return Extent(
+        files=len(files), size_bytes=sum(file.size_bytes or 0 for file in files),
+        events=sum(file.events or 0 for file in files),
+        unsized=len(unsized), first_unsized=next(iter(unsized), None),
+        uncounted=len(uncounted), first_uncounted=next(iter(uncounted), None),
+    )  # fmt: skip
+
+
+def pieces_of(files: list[ResolvedInput]) -> Iterator[Piece]:
+    return (Piece(file=at, size_bytes=file.size_bytes, events=file.events) for at, file in enumerate(files))
+
+
+def split(files: list[ResolvedInput], spec: TaskSpec, max_jobs: int) -> Iterator[JobPlan]:
+    """Count, then make all jobs, as a task is planned."""
+    extent = extent_of(files)
+    count = count_jobs(spec, extent, pieces_of(files), max_jobs)
+    jobs = list(make_jobs(rule_of(spec, extent), pieces_of(files), Cursor())) if count < 10_000 else []
+    assert not jobs or len(jobs) == count
+    return iter(jobs) if jobs else make_jobs(rule_of(spec, extent), pieces_of(files), Cursor())
 
 
 def files_with(*, events: list[int | None] | None = None, sizes: list[int | None] | None = None) -> list[ResolvedInput]:
@@ -157,3 +182,27 @@ def test_a_million_jobs_are_made_lazily() -> None:
     jobs = split(files_with(events=[10**12]), spec_with({"events_per_job": 10**6}), 10**6)
     assert next(jobs).slices == (InputSlice(file=0, first_event=0, events=10**6),)
     assert next(jobs).index == 1
+
+
+@given(
+    facts=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 50)), min_size=1, max_size=12),
+    rule=st.sampled_from(["files_per_job", "bytes_per_job", "events_per_job", "jobs"]),
+    value=st.integers(1, 40),
+    batch=st.integers(1, 5),
+)
+def test_writing_in_batches_gives_the_same_jobs_as_writing_at_once(
+    facts: list[tuple[int, int]], rule: str, value: int, batch: int
+) -> None:
+    if rule == "events_per_job" and not sum(events for events, _ in facts):
+        return
+    value = min(value, len(facts)) if rule == "jobs" else value
+    files = files_with(events=[events for events, _ in facts], sizes=[size for _, size in facts])
+    spec = spec_with({rule: value})
+    once = list(split(files, spec, 1000))
+    cursor, written = Cursor(), []
+    while part := list(itertools.islice(make_jobs(rule_of(spec, extent_of(files)), pieces_of(files), cursor), batch)):
+        written += part
+        for plan in part:
+            cursor = cursor.after(plan)
+    assert written == once
+    assert cursor.index == len(once)

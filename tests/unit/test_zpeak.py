@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from glideflow.domain.identifiers import TaskId
 from glideflow.domain.placeholders import file_names, fill, job_values, problems
-from glideflow.domain.splitting import split
+from glideflow.domain.splitting import Cursor, Extent, Piece, make_jobs, rule_of
 from glideflow.domain.task import ResolvedInput, TaskSpec
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "zpeak"
@@ -136,7 +136,9 @@ def test_split_histogram_of_generated_events_equals_that_of_one_process(
 def filled_commands(spec: TaskSpec, files: list[tuple[str, int]]) -> list[tuple[str, str]]:
     """The command and the output file of each job, as the endpoint would make them."""
     inputs = [ResolvedInput(name=name, url=f"/storage/{name}", events=events) for name, events in files]
-    plans = list(split(inputs, spec, 1000))
+    rule = rule_of(spec, Extent(files=len(files), events=sum(events for _, events in files)))
+    pieces = (Piece(file=at, events=file.events) for at, file in enumerate(inputs))
+    plans = list(make_jobs(rule, pieces, Cursor()))
     filled = []
     for plan in plans:
         slices = [(inputs[part.file].name, part) for part in plan.slices]

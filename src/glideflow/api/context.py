@@ -47,6 +47,7 @@ class Context:
             sandboxes=self.sandboxes,
             sites=self.sites,
             max_jobs=self.settings.max_jobs_per_task,
+            ready_jobs=self.settings.ready_jobs_per_task,
         )
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from glideflow.api.context import Context
 from glideflow.errors import ServiceError
 from glideflow.services.brokerage import broker_new
-from glideflow.services.planning import plan_all
+from glideflow.services.planning import plan_all, top_up
 from glideflow.services.shares import COUNT_SECONDS, count_usage
 from glideflow.services.watchdog import Watch, wake_delayed
 from glideflow.store import tally
@@ -37,6 +37,7 @@ class Housekeeping:
         )
         self._threads = [
             threading.Thread(target=self._listen, name="listener", daemon=True),
+            threading.Thread(target=self._plan, name="planner", daemon=True),
             threading.Thread(target=self._repeat, args=(_WAKE_SECONDS, self._wake), name="waker", daemon=True),
             threading.Thread(target=self._repeat, args=(_FOLD_SECONDS, self._fold), name="tally", daemon=True),
             threading.Thread(target=self._repeat, args=(COUNT_SECONDS, self._count), name="usage", daemon=True),
@@ -59,15 +60,23 @@ class Housekeeping:
             if channel is not None:
                 self._context.desk.announce()
 
+    def _plan(self) -> None:
+        """Go on with tasks when something happened to them, and about once a second."""
+        for _ in self._context.database.listen([Channel.PLANS], self._stop):
+            self._try(lambda: top_up(self._context.place))
+
     def _repeat(self, seconds: float, work: Callable[[], object]) -> None:
         while not self._stop.wait(seconds):
-            try:
-                work()
-            except ServiceError as error:
-                logger.warning("housekeeping: %s", error)
-            except Exception:
-                # A mistake here must not end the watch over everything else.
-                logger.exception("housekeeping failed; it goes on")
+            self._try(work)
+
+    def _try(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except ServiceError as error:
+            logger.warning("housekeeping: %s", error)
+        except Exception:
+            # A mistake here must not end the watch over everything else.
+            logger.exception("housekeeping failed; it goes on")
 
     def _wake(self) -> None:
         wake_delayed(self._context.database)

@@ -74,7 +74,7 @@ def submit_task(
     """Accept a task, or with `dry_run` only say what would come out."""
     if dry_run:
         response.status_code = 200
-        return vars(preview(context.place, submission))
+        return vars(preview(context.place, submission, user))
     task_id = submit(context.place, submission, user)
     # Planned at once and not by the flow: idle pilots start within a fraction of a second, and without Prefect too.
     background.add_task(planning.plan, context.place, task_id)

@@ -15,6 +15,9 @@ from glideflow.domain.model import Model, Name, SpecError
 RESERVED_FILE = "job.json"
 """The pilot writes the job's description under this name into the working folder."""
 
+MOST_LISTED_FILES = 50_000
+"""Files that a task may name one by one: they travel in one message. A dataset may have any number."""
+
 URL_SCHEMES = ("https", "http", "file")
 LEAST_URGENT, MOST_URGENT = -1000, 1000
 """Range of priorities."""
@@ -135,6 +138,10 @@ class Inputs(Model):
         return self
 
 
+SPLIT_RULES = ("files_per_job", "bytes_per_job", "events_per_job", "jobs")
+"""Keys of `split` of which one at most may be given."""
+
+
 class Split(Model):
     """How inputs become jobs: at most one of the keys; without any, one file per job."""
 
@@ -147,11 +154,15 @@ class Split(Model):
     jobs: int | None = Field(default=None, ge=1)
     """So many jobs, with the files spread evenly over them."""
 
+    def rules(self) -> list[str]:
+        """Return the rules that are given: one at most in an accepted task."""
+        return [name for name in SPLIT_RULES if getattr(self, name) is not None]
+
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        given = self.rules()
         if len(given) > 1:
-            raise ValueError(f"give at most one of {', '.join(type(self).model_fields)} (given: {', '.join(given)})")
+            raise ValueError(f"give at most one of {', '.join(SPLIT_RULES)} (given: {', '.join(given)})")
         return self
 
 
@@ -286,7 +297,7 @@ class TaskSpec(Model):
 
 
 def _check_split(inputs: Inputs, split: Split) -> None:
-    given = [name for name in Split.model_fields if getattr(split, name) is not None]
+    given = split.rules()
     if given and inputs.jobs is not None:
         raise SpecError(
             ("split", given[0]),
@@ -361,7 +372,7 @@ class Submission(Model):
     """The YAML text as the user wrote it, with what `--set` changed."""
     sandbox: list[SandboxFile] = Field(default_factory=list)
     """Files of `spec.sandbox` and `spec.merge.sandbox`."""
-    inputs: list[ResolvedInput] = Field(default_factory=list)
+    inputs: list[ResolvedInput] = Field(default_factory=list, max_length=MOST_LISTED_FILES)
     """Files of `spec.inputs.files`; empty for other sources."""
     flow_run_id: str | None = None
     """The Prefect flow run that drives the task; without it glideflow creates one."""

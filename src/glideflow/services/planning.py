@@ -1,25 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Split accepted tasks into jobs."""
+"""Split accepted tasks into jobs, and write the jobs of large tasks in batches as they are needed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from glideflow.domain.identifiers import TaskId
+from glideflow.domain.job import JobPlan
 from glideflow.domain.reasons import Reason, ReasonCode, Source
-from glideflow.domain.splitting import split
-from glideflow.domain.states import TaskState
+from glideflow.domain.splitting import Cursor, Extent, count_jobs, make_jobs, rule_of
+from glideflow.domain.states import JobState, TaskState
 from glideflow.domain.task import TaskSpec
 from glideflow.errors import TaskFileError
 from glideflow.services.brokerage import broker, demand_of
 from glideflow.services.completion import locked
 from glideflow.services.submit import Place
-from glideflow.store import demands, jobs, tasks
+from glideflow.store import demands, inputs, jobs, tally, tasks
 from glideflow.store.engine import Channel, Connection, notify
 from glideflow.store.moves import move
 
 MOST_BATCHES = 20
 """Prefect shows one task run per batch; more would make its graph unreadable."""
 _SMALLEST_BATCH = 100
+_FIRST_WRITTEN = 1_000
+"""Jobs of the first batch that is written: work starts after a fraction of a second."""
+_WRITTEN_AT_ONCE = 5_000
+"""Jobs of the other batches; one transaction each."""
+_SLICES_AT_ONCE = 50_000
+"""A batch ends earlier when its jobs read so many files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,43 +40,94 @@ class Batch:
 
 
 def plan(place: Place, task_id: TaskId) -> int:
-    """Write the jobs of a task; of a task that has its jobs, only count them.
+    """Split a task, and write as many of its jobs as are wanted now; what was done before is not done again.
 
     Args:
         place: The store, the sites and the limits.
         task_id: The task.
 
     Returns:
-        How many jobs it has. All are written in one transaction, or none.
+        How many jobs it has, written or not; 0 when that is not known.
 
     Raises:
         NotFound: There is no such task.
     """
     with place.database.transaction() as connection:
         task = locked(connection, task_id)
-        if task["state"] not in (TaskState.SUBMITTED, TaskState.PLANNING):
-            return int(task["jobs_total"] or 0)
-        return _write_jobs(connection, place, task)
+        if task["state"] in (TaskState.SUBMITTED, TaskState.PLANNING):
+            _begin(connection, place, task)
+    _fill(place, task_id)
+    with place.database.transaction() as connection:
+        return int(locked(connection, task_id)["jobs_total"] or 0)
 
 
-def _write_jobs(connection: Connection, place: Place, task: dict[str, Any]) -> int:
+def _begin(connection: Connection, place: Place, task: dict[str, Any]) -> None:
+    """Count the jobs of a task and write the first ones."""
     task_id = TaskId(task["id"])
     spec = TaskSpec(**task["spec"])
     move(connection, TaskState.PLANNING, [task_id])
     try:
-        plans = split(tasks.inputs(connection, task_id), spec, place.max_jobs)
+        extent = _extent(connection, task)
+        total = count_jobs(spec, extent, inputs.pieces(connection, task_id), place.max_jobs)
     except TaskFileError as error:
         reason = Reason(code=ReasonCode.PLANNING_FAILED, text=str(error), source=Source.SERVER)
         move(connection, TaskState.FAILED, [task_id], reason=reason)
         tasks.end(connection, task_id, ended=True)
-        return 0
-    demand = demands.ensure(connection, demand_of(task, jobs.MAIN, spec.resources))
-    count = jobs.insert(connection, task_id, demand, jobs.MAIN, plans)
-    broker(connection, place.sites)
-    tasks.set_total(connection, task_id, count)
+        return
+    tasks.set_total(connection, task_id, total)
     move(connection, TaskState.RUNNING, [task_id])
+    _write(connection, place, {**task, "jobs_total": total}, _FIRST_WRITTEN)
+
+
+def _extent(connection: Connection, task: dict[str, Any]) -> Extent:
+    if task["extent"] is None:
+        return inputs.measure(connection, TaskId(task["id"]))
+    return Extent(**task["extent"])
+
+
+def _fill(place: Place, task_id: TaskId) -> None:
+    """Write jobs of a running task, one batch per transaction, until enough are ready or all are written."""
+    while True:
+        with place.database.transaction() as connection:
+            task = locked(connection, task_id)
+            if task["state"] != TaskState.RUNNING or task["jobs_written"] >= task["jobs_total"]:
+                return
+            counts = tally.by_state(connection, [task_id], stage=jobs.MAIN)[task_id]
+            if counts.get(JobState.READY, 0) >= place.ready_jobs:
+                return
+            _write(connection, place, task, _WRITTEN_AT_ONCE)
+
+
+def _write(connection: Connection, place: Place, task: dict[str, Any], most: int) -> None:
+    """Write the next jobs of a task and note how far that went, all in the caller's transaction.
+
+    Args:
+        connection: The caller's transaction, which has locked the task.
+        place: The sites and the limits.
+        task: The task's row.
+        most: Most jobs to write.
+    """
+    task_id = TaskId(task["id"])
+    spec = TaskSpec(**task["spec"])
+    cursor = Cursor(index=task["jobs_written"], file=task["next_file"], event=task["next_event"])
+    rule = rule_of(spec, _extent(connection, task))
+    plans = list(_batch(make_jobs(rule, inputs.pieces(connection, task_id, cursor.file), cursor), most))
+    demand = demands.ensure(connection, demand_of(task, jobs.MAIN, spec.resources))
+    jobs.insert(connection, task_id, demand, jobs.MAIN, plans)
+    for written in plans:
+        cursor = cursor.after(written)
+    tasks.set_cursor(connection, task_id, cursor)
+    broker(connection, place.sites)
     notify(connection, Channel.JOBS)
-    return count
+
+
+def _batch(plans: Iterator[JobPlan], most: int) -> Iterator[JobPlan]:
+    slices = 0
+    for made in islice(plans, most):
+        yield made
+        slices += len(made.slices)
+        if slices >= _SLICES_AT_ONCE:
+            return
 
 
 def plan_all(place: Place) -> int:
@@ -77,6 +137,14 @@ def plan_all(place: Place) -> int:
     for task_id in waiting:
         plan(place, task_id)
     return len(waiting)
+
+
+def top_up(place: Place) -> None:
+    """Write more jobs of the tasks that run out of ready ones."""
+    with place.database.transaction() as connection:
+        unwritten = tasks.unwritten(connection)
+    for task_id in unwritten:
+        _fill(place, task_id)
 
 
 def batches(jobs_total: int) -> list[Batch]:

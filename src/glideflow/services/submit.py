@@ -5,22 +5,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import PurePosixPath
 from typing import Any
 
 from glideflow.domain import placeholders
 from glideflow.domain.identifiers import TaskId
 from glideflow.domain.identity import Identity
 from glideflow.domain.job import JobPlan
-from glideflow.domain.naming import unique_names
 from glideflow.domain.site import Site
-from glideflow.domain.splitting import split
-from glideflow.domain.task import ResolvedInput, Submission, TaskSpec
+from glideflow.domain.splitting import Cursor, Extent, count_jobs, make_jobs, rule_of
+from glideflow.domain.task import Submission, TaskSpec
 from glideflow.errors import TaskFileError
 from glideflow.services.brokerage import offers
 from glideflow.services.orders import Input, command_of
 from glideflow.services.storage import Storage, missing_sandboxes
-from glideflow.store import files, jobs, outbox, tasks
+from glideflow.store import files, inputs, jobs, outbox, tasks
 from glideflow.store.engine import Connection, Database
 
 _SHOWN_JOBS = 20
@@ -36,6 +34,8 @@ class Place:
     sites: Mapping[str, Site]
     max_jobs: int
     """Most jobs of one task."""
+    ready_jobs: int = 20_000
+    """Jobs of one task that are written ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +62,15 @@ def submit(place: Place, submission: Submission, identity: Identity) -> TaskId:
     Raises:
         TaskFileError: It cannot be run; nothing was stored.
     """
-    spec = submission.spec
     _check(place, submission)
     with place.database.transaction() as connection:
-        inputs = _inputs(connection, submission)
-        split(inputs, spec, place.max_jobs)
-        task_id = tasks.insert(connection, submission, owner=identity.subject, vo=identity.vo)
-        tasks.insert_inputs(connection, task_id, inputs)
+        task_id, _ = _store(connection, place, submission, identity)
         if submission.flow_run_id is None:
             outbox.put(connection, [task_id], "start")
     return task_id
 
 
-def preview(place: Place, submission: Submission) -> Preview:
+def preview(place: Place, submission: Submission, identity: Identity) -> Preview:
     """Return the jobs that a task would give, and store nothing.
 
     Raises:
@@ -83,21 +79,31 @@ def preview(place: Place, submission: Submission) -> Preview:
     problems = _problems(place, submission)
     if problems:
         raise TaskFileError(problems)
-    with place.database.transaction() as connection:
-        inputs = _inputs(connection, submission)
-    plans = split(inputs, submission.spec, place.max_jobs)
-    first = list(islice(plans, _SHOWN_JOBS))
-    total = len(first) + sum(1 for _ in plans)
-    return Preview(
-        jobs_total=total,
-        jobs=[_shown(submission.spec, plan, total, inputs) for plan in first],
-        warnings=list(_warnings(submission.spec)),
-    )
+    spec = submission.spec
+    with place.database.trial() as connection:
+        task_id, extent = _store(connection, place, submission, identity)
+        total = count_jobs(spec, extent, inputs.pieces(connection, task_id), place.max_jobs)
+        plans = make_jobs(rule_of(spec, extent), inputs.pieces(connection, task_id), Cursor())
+        shown = [_shown(connection, task_id, spec, plan, total) for plan in islice(plans, _SHOWN_JOBS)]
+    return Preview(jobs_total=total, jobs=shown, warnings=list(_warnings(spec)))
 
 
-def _shown(spec: TaskSpec, plan: JobPlan, total: int, inputs: Sequence[ResolvedInput]) -> dict[str, Any]:
+def _store(connection: Connection, place: Place, submission: Submission, identity: Identity) -> tuple[TaskId, Extent]:
+    """Store a task with its input files, and check that it can be split."""
+    task_id = tasks.insert(connection, submission, owner=identity.subject, vo=identity.vo)
+    if submission.spec.inputs.dataset is None:
+        inputs.insert(connection, task_id, submission.inputs)
+    else:
+        read_dataset(connection, task_id, submission.spec, (file.name for file in submission.sandbox))
+    extent = inputs.measure(connection, task_id)
+    count_jobs(submission.spec, extent, inputs.pieces(connection, task_id), place.max_jobs)
+    return task_id, extent
+
+
+def _shown(connection: Connection, task_id: TaskId, spec: TaskSpec, plan: JobPlan, total: int) -> dict[str, Any]:
     claim = {"task_id": 0, "stage": jobs.MAIN, "index": plan.index, "number": 1}
-    pieces = [Input(file=inputs[part.file].model_dump(), part=part) for part in plan.slices]
+    known = tasks.inputs_at(connection, ((task_id, part.file) for part in plan.slices))
+    pieces = [Input(file=known[task_id, part.file], part=part) for part in plan.slices]
     command, names = command_of(spec, claim, total, pieces)
     return {
         "index": plan.index,
@@ -160,42 +166,39 @@ def _limits(site: Site) -> str:
     )
 
 
-def _taken(submission: Submission) -> list[str]:
+def _taken(spec: TaskSpec, sandbox: Iterable[str]) -> list[str]:
     """Return the names in a job's working folder that its input files must not have."""
-    return [
-        "job.json",
-        *(file.name for file in submission.sandbox),
-        *(output.file for output in submission.spec.outputs.values()),
-    ]
+    return ["job.json", *sandbox, *(output.file for output in spec.outputs.values())]
 
 
 def _name_problems(submission: Submission) -> Iterator[str]:
     """Refuse files of which one would overwrite the other in a job's working folder."""
-    names = Counter([*(file.name for file in submission.inputs), *_taken(submission)])
+    taken = _taken(submission.spec, (file.name for file in submission.sandbox))
+    names = Counter([*(file.name for file in submission.inputs), *taken])
     for name, count in names.items():
         if count > 1:
             yield f"{count} files of a job would be named {name}: inputs, sandbox and outputs need different names"
 
 
-def _inputs(connection: Connection, submission: Submission) -> list[ResolvedInput]:
-    """Return a task's input files: those it was sent with, or the dataset's as it is now."""
-    name = submission.spec.inputs.dataset
-    if name is None:
-        return list(submission.inputs)
+def read_dataset(connection: Connection, task_id: TaskId, spec: TaskSpec, sandbox: Iterable[str]) -> None:
+    """Make the files that a dataset has now the input files of a task.
+
+    Args:
+        connection: The caller's transaction.
+        task_id: The task.
+        spec: Its definition.
+        sandbox: Names of its sandbox files.
+
+    Raises:
+        TaskFileError: There is no such dataset, or no file in it.
+    """
+    name = str(spec.inputs.dataset)
     base, _, number = name.partition("@")
-    rows = files.of_dataset(connection, base, TaskId(int(number)) if number else None)
-    if rows is None:
+    found = inputs.insert_dataset(
+        connection, task_id, base, TaskId(int(number)) if number else None, _taken(spec, sandbox)
+    )
+    if found is None:
         known = ", ".join(row["name"] for row in files.datasets(connection)[:20]) or "none yet"
         raise TaskFileError([f"key `inputs.dataset`: there is no dataset {base}; known are: {known}"])
-    if not rows:
+    if not found:
         raise TaskFileError([f"key `inputs.dataset`: {name} has no files: see `glideflow datasets`"])
-    return _named_apart(rows, _taken(submission))
-
-
-def _named_apart(rows: Sequence[Mapping[str, Any]], taken: Iterable[str]) -> list[ResolvedInput]:
-    """Give the files of a dataset names that differ, even where several jobs or tasks wrote the same ones."""
-    names = unique_names([PurePosixPath(row["url"]).parts[2:] for row in rows], taken)
-    return [
-        ResolvedInput(name=name, **{key: row[key] for key in ("url", "size_bytes", "sha256", "events")})
-        for name, row in zip(names, rows, strict=True)
-    ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from glideflow.domain.identifiers import JobId, TaskId
 from glideflow.domain.site import Site
-from glideflow.domain.states import FINAL_JOBS, JobState
+from glideflow.domain.states import FINAL_JOBS, FINAL_TASKS, JobState
 from glideflow.errors import NotFound
 from glideflow.store import attempts, files, jobs, outbox, pilots, tally, tasks
 from glideflow.store.engine import Connection, Database
@@ -87,12 +87,23 @@ def job_id_of(database: Database, name: str) -> JobId:
 
 
 def _task_view(row: Mapping[str, Any], counts: Mapping[str, int], merge: Mapping[str, Any] | None) -> View:
-    total = row["jobs_total"] or 0
+    counts = _with_unwritten(row, counts)
     return {
         **_pick(row, _TASK_FIELDS, ("created_at", "ended_at")),
-        "jobs": {"total": total, **{state.value: counts.get(state.value, 0) for state in JobState}},
+        "jobs": {"total": row["jobs_total"] or 0, **{state.value: counts.get(state.value, 0) for state in JobState}},
         "merge": {"job_id": merge["id"], "state": merge["state"]} if merge else None,
     }
+
+
+def _with_unwritten(
+    row: Mapping[str, Any], counts: Mapping[str, int], *, first: int = 0, last: int = _MOST_JOBS
+) -> Mapping[str, int]:
+    """Count the jobs in a range that are known and not written: they wait, or ended with their task."""
+    missing = min(last + 1, row["jobs_total"] or 0) - max(first, row["jobs_written"])
+    if missing <= 0:
+        return counts
+    state = JobState.CANCELLED if row["state"] in FINAL_TASKS else JobState.WAITING
+    return {**counts, state.value: counts.get(state.value, 0) + missing}
 
 
 def task_page(database: Database, *, state: str | None, cursor: int | None, limit: int) -> View:
@@ -112,16 +123,19 @@ def _merge_of(connection: Connection, task_id: int) -> Mapping[str, Any] | None:
 def task(database: Database, task_id: TaskId) -> View:
     """Return one task."""
     with database.snapshot() as connection:
-        return _task(connection, task_id)
+        return _task(connection, _task_row(connection, task_id))
 
 
-def _task(connection: Connection, task_id: TaskId) -> View:
+def _task_row(connection: Connection, task_id: TaskId) -> Mapping[str, Any]:
     row = tasks.get(connection, task_id)
     if row is None:
         raise NotFound("task", task_id, "see `glideflow tasks`")
-    view = _task_view(
-        row, tally.by_state(connection, [task_id], stage=jobs.MAIN)[task_id], _merge_of(connection, task_id)
-    )
+    return row
+
+
+def _task(connection: Connection, row: Mapping[str, Any]) -> View:
+    counts = tally.by_state(connection, [row["id"]], stage=jobs.MAIN)[row["id"]]
+    view = _task_view(row, counts, _merge_of(connection, row["id"]))
     return {**view, "spec": row["spec"], "source": row["source"]}
 
 
@@ -185,12 +199,15 @@ def progress(database: Database, task_id: TaskId, *, first: int = 0, last: int |
         last: Last job number that is counted.
     """
     with database.snapshot() as connection:
-        shown = _task(connection, task_id)
+        row = _task_row(connection, task_id)
+        shown = _task(connection, row)
         stage = jobs.MERGE if shown["merge"] and shown["state"] in ("merging", "done") else jobs.MAIN
+        end = _MOST_JOBS if last is None else last
         if first == 0 and last is None:
-            counts = tally.by_state(connection, [task_id], stage=jobs.MAIN)[task_id]
+            written = tally.by_state(connection, [task_id], stage=jobs.MAIN)[task_id]
         else:
-            counts = jobs.counts_in(connection, task_id, first=first, last=_MOST_JOBS if last is None else last)
+            written = jobs.counts_in(connection, task_id, first=first, last=end)
+        counts = _with_unwritten(row, written, first=first, last=end)
         sites: dict[str, dict[str, int]] = defaultdict(dict)
         for row in tally.by_site(connection, task_id, stage=jobs.MAIN):
             sites[row["site"] or "-"][row["state"]] = row["n"]

@@ -38,6 +38,8 @@ class Channel(StrEnum):
     """A pilot should hear a command."""
     OUTBOX = "glideflow_outbox"
     """Prefect should hear of a task."""
+    PLANS = "glideflow_plans"
+    """A task may be planned, or go on being planned."""
 
 
 class _Pooled(psycopg.Connection[DictRow]):
@@ -137,6 +139,20 @@ class Database:
         with self.transaction() as connection:
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             yield connection
+
+    @contextmanager
+    def trial(self) -> Iterator[Connection]:
+        """Give a connection whose changes are all undone at the end.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL does not answer.
+            UserError: A value that PostgreSQL's types cannot hold.
+        """
+        with self.transaction() as connection:
+            try:
+                yield connection
+            finally:
+                connection.rollback()
 
     def listen(self, channels: Sequence[Channel], stop: threading.Event) -> Iterator[Channel | None]:
         """Yield the channel of each notification, and None about once a second when there is none.

@@ -212,7 +212,7 @@ def counts_in(connection: Connection, task_id: TaskId, *, first: int, last: int)
 
 
 def with_open_stage(connection: Connection, task_ids: Iterable[int]) -> set[int]:
-    """Return which of some tasks have a job that has not ended."""
+    """Return which of some tasks have a job that has not ended, or is not even written."""
     rows = connection.execute(
         """
         SELECT w.id FROM unnest(%s::bigint[]) AS w(id)
@@ -223,7 +223,7 @@ def with_open_stage(connection: Connection, task_ids: Iterable[int]) -> set[int]
                 OR EXISTS (SELECT FROM jobs WHERE demand_id = d.id
                     AND state IN ('claimed', 'running', 'verifying', 'transferring'))
             )
-        )
+        ) OR EXISTS (SELECT FROM tasks t WHERE t.id = w.id AND t.jobs_written < t.jobs_total AND t.state = 'running')
         """,
         [sorted(set(task_ids))],
     )

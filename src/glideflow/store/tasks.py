@@ -7,8 +7,9 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from glideflow.domain.identifiers import TaskId
+from glideflow.domain.splitting import Cursor
 from glideflow.domain.states import FINAL_TASKS
-from glideflow.domain.task import ResolvedInput, Submission
+from glideflow.domain.task import Submission
 from glideflow.store.engine import Connection
 from glideflow.store.moves import strings
 
@@ -38,23 +39,6 @@ def insert(connection: Connection, submission: Submission, *, owner: str, vo: st
     return TaskId((row or {})["id"])
 
 
-def insert_inputs(connection: Connection, task_id: TaskId, inputs: Iterable[ResolvedInput]) -> None:
-    """Store the input files of a task in their order."""
-    with connection.cursor().copy(
-        "COPY task_inputs (task_id, position, name, url, size_bytes, sha256, events) FROM STDIN"
-    ) as copy:
-        for position, file in enumerate(inputs):
-            copy.write_row((task_id, position, file.name, file.url, file.size_bytes, file.sha256, file.events))
-
-
-def inputs(connection: Connection, task_id: TaskId) -> list[ResolvedInput]:
-    """Return the input files of a task in their order."""
-    rows = connection.execute(
-        "SELECT name, url, size_bytes, sha256, events FROM task_inputs WHERE task_id = %s ORDER BY position", [task_id]
-    )
-    return [ResolvedInput(**row) for row in rows]
-
-
 def inputs_at(connection: Connection, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Row]:
     """Return some input files by task and position."""
     pairs = sorted(set(wanted))
@@ -72,7 +56,8 @@ def inputs_at(connection: Connection, wanted: Iterable[tuple[int, int]]) -> dict
 
 def get(connection: Connection, task_id: TaskId, *, lock: bool = False) -> Row | None:
     """Return a task's row; with `lock`, no one else changes it until the transaction ends."""
-    suffix = "FOR UPDATE" if lock else ""
+    # Not FOR UPDATE: that would hold up whoever only refers to the task, such as a job's end that registers files.
+    suffix = "FOR NO KEY UPDATE" if lock else ""
     return connection.execute(f"SELECT * FROM tasks WHERE id = %s {suffix}", [task_id]).fetchone()
 
 
@@ -86,8 +71,8 @@ def page(connection: Connection, *, state: str | None, before: int | None, limit
     """Return tasks, the newest first, without their long fields."""
     return connection.execute(
         """
-        SELECT id, name, owner, vo, state, paused, priority, jobs_total, flow_run_id, reason_code, reason_text,
-            reason_source, created_at, ended_at, spec ? 'merge' AS merges
+        SELECT id, name, owner, vo, state, paused, priority, jobs_total, jobs_written, flow_run_id,
+            reason_code, reason_text, reason_source, created_at, ended_at, spec ? 'merge' AS merges
         FROM tasks
         WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(before)s::bigint IS NULL OR id < %(before)s)
         ORDER BY id DESC LIMIT %(limit)s
@@ -103,8 +88,22 @@ def unplanned(connection: Connection) -> list[TaskId]:
 
 
 def set_total(connection: Connection, task_id: TaskId, jobs_total: int) -> None:
-    """Note how many jobs a task was split into."""
+    """Note how many jobs a task is split into."""
     connection.execute("UPDATE tasks SET jobs_total = %s WHERE id = %s", [jobs_total, task_id])
+
+
+def set_cursor(connection: Connection, task_id: TaskId, cursor: Cursor) -> None:
+    """Note how far the jobs of a task are written."""
+    connection.execute(
+        "UPDATE tasks SET jobs_written = %s, next_file = %s, next_event = %s WHERE id = %s",
+        [cursor.index, cursor.file, cursor.event, task_id],
+    )
+
+
+def unwritten(connection: Connection) -> list[TaskId]:
+    """Return the running tasks of which not all jobs are written."""
+    rows = connection.execute("SELECT id FROM tasks WHERE jobs_written < jobs_total AND state = 'running' ORDER BY id")
+    return [TaskId(row["id"]) for row in rows]
 
 
 def end(connection: Connection, task_id: TaskId, *, ended: bool) -> None:
@@ -142,7 +141,7 @@ def open_ones(connection: Connection) -> list[Row]:
     return connection.execute(
         """
         SELECT t.id, t.name, t.owner, t.vo, t.state, t.flow_run_id, t.flow_generation,
-            t.state IN ('running', 'merging') AND NOT EXISTS (
+            t.state IN ('running', 'merging') AND t.jobs_written >= t.jobs_total AND NOT EXISTS (
                 SELECT FROM jobs j WHERE j.task_id = t.id AND j.state NOT IN ('done', 'failed', 'cancelled')
             ) AS stage_ended
         FROM tasks t WHERE t.state <> ALL(%s) ORDER BY t.id

@@ -9,13 +9,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from glideflow.domain.task import Split, is_url
+from glideflow.domain.task import SPLIT_RULES, is_url
 from glideflow.task_file.document import Document, Keys
 from glideflow.task_file.shape import is_list, is_text, types_at, unknown_key
 
 EXCLUSIVE: Mapping[Keys, Sequence[str]] = {
     ("inputs",): ("files", "dataset", "jobs"),
-    ("split",): tuple(Split.model_fields),
+    ("split",): SPLIT_RULES,
 }
 """Keys of which one at most may be given: setting one removes the others of the file."""
 
