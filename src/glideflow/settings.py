@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     port: int = Field(default=0, ge=0, le=65535)
     """Port of the REST endpoint; 0 takes 8443, or a free one when that is taken, and keeps it."""
 
+    endpoints: int = Field(default=1, ge=1, le=32)
+    """Processes of the REST endpoint, which share its port; more than one where a core is too little for all pilots."""
+
     server_url: str | None = None
     """URL of an endpoint elsewhere, for the client commands; without it, the one of this home."""
 

@@ -10,6 +10,8 @@ import json
 import ssl
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
@@ -24,6 +26,7 @@ from glideflow.instance.home import Home
 from glideflow.settings import load_settings
 
 SITE = "bench"
+_AGAIN_SECONDS = 0.05
 
 
 @dataclass
@@ -35,6 +38,7 @@ class Figures:
     """Of each exchange, seconds."""
     finished: int = 0
     claimed: int = 0
+    reconnected: int = 0
     refused: int = 0
     """Answers that were not 200, and reports that were not accepted."""
 
@@ -44,26 +48,52 @@ class Pilot(asyncio.Protocol):
 
     Args:
         host: Name of the endpoint.
+        port: Its port.
         bearer: Its session key.
         figures: Where it counts.
         period_seconds: Time between two exchanges; 0 for at once. With it nothing is asked for: heartbeats only.
     """
 
-    def __init__(self, host: str, bearer: str, figures: Figures, period_seconds: float) -> None:
+    def __init__(self, host: str, port: int, bearer: str, figures: Figures, period_seconds: float) -> None:
         self._head = (
-            f"POST /pilot/v1/exchange HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {bearer}\r\n"
+            f"POST /pilot/v1/exchange HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {bearer}\r\n"
             "Content-Type: application/json\r\nContent-Length: "
         ).encode()
+        self._address = (host, port)
         self._figures = figures
         self._period = period_seconds
         self._parser = httptools.HttpResponseParser(self)
+        self._message = b""
         self._body = bytearray()
         self._sequence = 0
         self._attempt: int | None = None
         self._sent_at = 0.0
         self._transport: asyncio.Transport | None = None
         self.stopped = False
-        self.idle = asyncio.Event()
+
+    async def connect(self, context: ssl.SSLContext) -> None:
+        """Connect, and connect again whenever the connection is lost; what was not answered is said again."""
+        self._context = context
+        await asyncio.get_running_loop().create_connection(lambda: self, *self._address, ssl=context)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Go on with another process of the endpoint."""
+        self._transport = None
+        if not self.stopped:
+            self._figures.reconnected += 1
+            self._parser = httptools.HttpResponseParser(self)
+            self._body.clear()
+            asyncio.get_running_loop().create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        while not self.stopped:
+            try:
+                await self.connect(self._context)
+            except OSError:
+                await asyncio.sleep(_AGAIN_SECONDS)
+                continue
+            self._write()
+            return
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the connection."""
@@ -92,16 +122,16 @@ class Pilot(asyncio.Protocol):
         self._attempt = answer["jobs"][0]["attempt_id"] if answer["jobs"] else None
         figures.claimed += len(answer["jobs"])
         if self.stopped:
-            self.idle.set()
-        elif self._period:
-            asyncio.get_running_loop().call_later(self._period, self.send)
+            return
+        pause = self._period or (0 if answer["jobs"] else _AGAIN_SECONDS)
+        if pause:
+            asyncio.get_running_loop().call_later(pause, self.send)
         else:
             self.send()
 
     def send(self) -> None:
         """Send one exchange."""
-        if self.stopped or self._transport is None:
-            self.idle.set()
+        if self.stopped:
             return
         self._sequence += 1
         reports = []
@@ -117,8 +147,19 @@ class Pilot(asyncio.Protocol):
                 "reports": reports,
             }
         )
+        self._message = b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
+        self._write()
+
+    def stop(self) -> None:
+        """Hang up."""
+        self.stopped = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _write(self) -> None:
         self._sent_at = time.perf_counter()
-        self._transport.write(b"%s%d\r\n\r\n%s" % (self._head, len(body), body))
+        if self._transport is not None and self._message:
+            self._transport.write(self._message)
 
 
 def add_pilots(home: Home, number: int) -> list[str]:
@@ -135,30 +176,39 @@ def add_pilots(home: Home, number: int) -> list[str]:
     return [f"{name}.{key}" for name, key in bearers.items()]
 
 
-async def run(home: Home, bearers: list[str], seconds: float, period_seconds: float) -> Figures:
-    """Let pilots exchange for some time.
+@asynccontextmanager
+async def crowd(home: Home, bearers: list[str], period_seconds: float = 0.0) -> AsyncIterator[Figures]:
+    """Let pilots exchange while the block runs.
 
     Args:
         home: The instance's home.
         bearers: One per pilot.
-        seconds: How long.
-        period_seconds: Between two exchanges of one pilot.
+        period_seconds: Between two heartbeats of one pilot; 0 for work.
     """
     instance = home.known_instance()
     host, port = instance.rest_url.removeprefix("https://").rsplit(":", 1)
     context = ssl.create_default_context(cafile=str(home.ca / "ca.pem"))
-    figures, pilots = Figures(), []
-    for bearer in bearers:
-        pilot = Pilot(host, bearer, figures, period_seconds)
-        await asyncio.get_running_loop().create_connection(lambda p=pilot: p, host, int(port), ssl=context)
-        pilots.append(pilot)
-    began = time.perf_counter()
-    for at, pilot in enumerate(pilots):
-        asyncio.get_running_loop().call_later(period_seconds * at / len(pilots), pilot.send)
-    await asyncio.sleep(seconds)
-    figures.seconds = time.perf_counter() - began
-    for pilot in pilots:
-        pilot.stopped = True
+    figures = Figures()
+    pilots = [Pilot(host, int(port), bearer, figures, period_seconds) for bearer in bearers]
+    try:
+        for pilot in pilots:
+            await pilot.connect(context)
+        began = time.perf_counter()
+        for at, pilot in enumerate(pilots):
+            asyncio.get_running_loop().call_later(period_seconds * at / len(pilots), pilot.send)
+        yield figures
+        figures.seconds = time.perf_counter() - began
+    finally:
+        for pilot in pilots:
+            pilot.stop()
+        # The transports close in the loop's next turns.
+        await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def run(home: Home, bearers: list[str], seconds: float, period_seconds: float) -> Figures:
+    """Let pilots exchange for so many seconds."""
+    async with crowd(home, bearers, period_seconds) as figures:
+        await asyncio.sleep(seconds)
     return figures
 
 

@@ -179,6 +179,17 @@ def test_a_leaf_without_known_work_is_charged_without_effect() -> None:
     assert standing.pick({("vo", "", "ada")}) == ("vo", "", "ada")
 
 
+def test_jobs_that_another_endpoint_handed_out_may_end_here() -> None:
+    accounts = {ADA: Account(cores=1, has_work=True), EVE: Account(has_work=True)}
+    standing = Standing(ShareConfig(), accounts)
+    for _ in range(5):
+        standing.charge(EVE, -1)
+        standing.charge(ADA, -1)
+    assert standing.pick(accounts) == ADA
+    standing.charge(ADA, 1)
+    assert standing.pick(accounts) == EVE
+
+
 def test_the_tree_adds_up_what_is_below() -> None:
     tree = make_tree(
         ShareConfig(),

@@ -2,6 +2,7 @@
 """Run the REST endpoint of a home: `python -m glideflow.api`."""
 
 import logging
+import socket
 import sys
 from types import FrameType
 
@@ -15,6 +16,8 @@ from glideflow.settings import load_settings
 from glideflow.store.engine import Database
 
 _STOP_SECONDS = 5
+_BACKLOG = 4096
+"""Pilots that connect at once: after a restart, all of them."""
 
 
 class Server(uvicorn.Server):
@@ -43,8 +46,6 @@ def main() -> int:
         return 1
     config = uvicorn.Config(
         create_endpoint(context),
-        host=settings.host,
-        port=instance.rest_port,
         ssl_certfile=str(home.server_cert),
         ssl_keyfile=str(home.server_key),
         loop="uvloop",
@@ -56,9 +57,22 @@ def main() -> int:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
-    Server(config, context).run()
+    with listener(settings.host, instance.rest_port, shared=settings.endpoints > 1) as socket_:
+        Server(config, context).run(sockets=[socket_])
     context.database.close()
     return 0
+
+
+def listener(host: str, port: int, *, shared: bool) -> socket.socket:
+    """Return a socket that listens.
+
+    Args:
+        host: Address.
+        port: Port.
+        shared: Whether other processes listen on the same port: the kernel spreads the connections over them.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=shared)
 
 
 if __name__ == "__main__":

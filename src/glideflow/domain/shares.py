@@ -217,7 +217,8 @@ class _Turn:
         return 1, (self.used + self.ahead_seconds * self.cores) / self.share, self.order
 
     def charge(self, cores: int) -> None:
-        self.cores += cores
+        # Jobs may end that another endpoint handed out since the numbers were read.
+        self.cores = max(0, self.cores + cores)
         self.rank = self._rank()
 
 

@@ -82,7 +82,7 @@ def instance_components(settings: Settings, home: Home, info: InstanceInfo) -> l
         *([] if settings.database_url else [_postgres(settings, home, info)]),
         _schema(settings, home, info),
         *([] if settings.prefect_api_url else [_prefect(home, info)]),
-        _endpoint(settings, home, info),
+        *(_endpoint(settings, home, info, number) for number in range(1, settings.endpoints + 1)),
         _flows(settings, home, info),
         _factory(settings, home, info),
     ]
@@ -160,9 +160,9 @@ def _prefect_command(home: Home, info: InstanceInfo) -> Command:
     return Command(argv=argv, folder=home.prefect, environment=environment)
 
 
-def _endpoint(settings: Settings, home: Home, info: InstanceInfo) -> Component:
+def _endpoint(settings: Settings, home: Home, info: InstanceInfo, number: int) -> Component:
     return Component(
-        name="endpoint",
+        name="endpoint" if number == 1 else f"endpoint-{number}",
         command=lambda: _module(settings, home, info, "glideflow.api"),
         is_ready=lambda: endpoint_answers(home, info),
         after=("schema",),
