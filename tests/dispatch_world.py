@@ -2,6 +2,7 @@
 """Pilots and endpoints without network: the real services on the real store, driven call by call."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,8 +32,11 @@ from glideflow.services.dispatch import Call, Dispatcher, PilotRefused
 from glideflow.services.registration import goodbye, register
 from glideflow.services.storage import Storage
 from glideflow.services.submit import Place, submit
+from glideflow.services.verdicts import Policies
+from glideflow.settings import load_settings
 from glideflow.store import files, pilots
 from glideflow.store.engine import Database
+from glideflow.system_policy import load_system_policy
 
 SITES = {"here": Site(name="here")}
 CONTENT = b"one line\n"
@@ -107,24 +111,26 @@ class World:
     Args:
         database_url: A migrated database.
         folder: For its storage.
+        sites: Its sites.
     """
 
-    def __init__(self, database_url: str, folder: Path) -> None:
+    def __init__(self, database_url: str, folder: Path, sites: Mapping[str, Site] = SITES) -> None:
         self.database = Database(database_url, connections=3)
         self.place = Place(
             database=self.database,
             storage=Storage(folder / "storage"),
             sandboxes=Storage(folder / "sandboxes"),
-            sites=SITES,
+            sites=sites,
             max_jobs=1000,
         )
+        self.policies = Policies(sites=sites, system=load_system_policy(load_settings(folder)).rules)
         self.endpoints: list[Dispatcher] = []
         self.restart()
         self._pilots = 0
 
     def restart(self) -> None:
         """Start both endpoints anew: what they had in memory is gone."""
-        self.endpoints = [Dispatcher(self.database, self.place.storage, ShareConfig()) for _ in range(2)]
+        self.endpoints = [Dispatcher(self.database, self.place.storage, self.policies, ShareConfig()) for _ in range(2)]
 
     def close(self) -> None:
         """Close the connections."""
@@ -148,15 +154,15 @@ class World:
         for endpoint in self.endpoints:
             endpoint.announce()
 
-    def pilot(self) -> FakePilot:
+    def pilot(self, site: str = "here", node: str | None = None) -> FakePilot:
         """Send a pilot and let it register."""
         self._pilots += 1
         pilot = FakePilot(PilotId(f"pilot-number-{self._pilots}"))
         secret = f"secret of {pilot.id}"
         with self.database.transaction() as connection:
-            pilots.plan(connection, "here", {pilot.id: hashed(secret)})
+            pilots.plan(connection, site, {pilot.id: hashed(secret)})
             pilots.submitted(connection, {pilot.id: f"{self._pilots}.0"})
-        facts = {"site": "here", "node": f"node-{self._pilots % 3}", "version": "0", "python": "3.11.0"}
+        facts = {"site": site, "node": node or f"node-{self._pilots % 3}", "version": "0", "python": "3.11.0"}
         size = {"cores": 8, "memory_mb": 100_000, "disk_mb": 100_000, "seconds_left": 1_000_000}
         register(self.database, Registration.model_validate({"pilot_id": pilot.id, "secret": secret, **facts, **size}))
         return pilot
@@ -172,27 +178,36 @@ class World:
         pilot.report(attempt_id, "running", started_at=datetime.now(UTC))
         self.exchange(pilot)
 
-    def end(self, pilot: FakePilot, attempt_id: int, outcome: Outcome = Outcome.SUCCEEDED) -> Answer | PilotRefused:
+    def end(
+        self, pilot: FakePilot, attempt_id: int, outcome: Outcome = Outcome.SUCCEEDED, **said: Any
+    ) -> Answer | PilotRefused:
         """Let a pilot report the end of an attempt."""
-        self.report_end(pilot, attempt_id, outcome)
+        self.report_end(pilot, attempt_id, outcome, **said)
         return self.exchange(pilot)
 
-    def report_end(self, pilot: FakePilot, attempt_id: int, outcome: Outcome) -> None:
-        """Put the end of an attempt among a pilot's reports, with its outputs stored."""
+    def report_end(self, pilot: FakePilot, attempt_id: int, outcome: Outcome, **said: Any) -> None:
+        """Put the end of an attempt among a pilot's reports, with its outputs stored.
+
+        Args:
+            pilot: The pilot.
+            attempt_id: The attempt.
+            outcome: How it ended.
+            said: What a report of a failure says besides: `code` and `text` of its reason, `exit_code`, `signal`.
+        """
         times = {"started_at": datetime.now(UTC), "ended_at": datetime.now(UTC)}
         if outcome is Outcome.SUCCEEDED:
             order = pilot.holding[attempt_id]
             stored = tuple(self._store(output.name, output.path) for output in order.outputs)
             pilot.report(attempt_id, "finished", outcome=outcome, exit_code=0, outputs=stored, **times)
             return
-        code = ReasonCode.PILOT_REFUSED if outcome is Outcome.REFUSED else ReasonCode.PAYLOAD_EXIT
-        why = ReasonMessage(code=code, text="the test wants it", source=Source.PAYLOAD)
-        pilot.report(attempt_id, "finished", outcome=outcome, exit_code=3, reason=why, **times)
+        code = said.pop("code", "pilot_refused" if outcome is Outcome.REFUSED else "payload_exit")
+        why = ReasonMessage(code=code, text=said.pop("text", "the test wants it"), source=Source.PAYLOAD)
+        pilot.report(attempt_id, "finished", outcome=outcome, reason=why, **{"exit_code": 3, **times, **said})
 
     def goodbye(self, pilot: FakePilot) -> None:
         """Let a pilot leave."""
         why = ReasonMessage(code=ReasonCode.PILOT_IDLE, text="nothing to do", source=Source.PILOT)
-        goodbye(self.database, pilot.id, Goodbye(reason=why))
+        goodbye(self.database, self.policies, pilot.id, Goodbye(reason=why))
         pilot.alive = False
 
     def _store(self, name: str, path: str) -> StoredOutput:

@@ -15,9 +15,11 @@ from glideflow.instance.home import Home, InstanceInfo
 from glideflow.launching.launcher import Launcher
 from glideflow.launching.local import LocalLauncher
 from glideflow.services.provisioning import Provisioner
+from glideflow.services.verdicts import Policies
 from glideflow.settings import Settings, load_settings
 from glideflow.sites import load_sites
 from glideflow.store.engine import Channel, Database
+from glideflow.system_policy import load_system_policy
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class Factory:
         instance: What `up` chose.
 
     Raises:
-        SettingsError: The sites file cannot be used.
+        SettingsError: The sites file or the failure policy cannot be used.
     """
 
     def __init__(self, settings: Settings, home: Home, instance: InstanceInfo) -> None:
@@ -52,8 +54,9 @@ class Factory:
         self._home = home
         self._database = Database(instance.database_url, connections=4)
         self._sites = load_sites(settings, instance.launcher or None, instance.slots or None)
+        policies = Policies(sites=self._sites, system=load_system_policy(settings).rules)
         self._launchers = make_launchers(settings, home, list(self._sites.values()))
-        self._provisioner = Provisioner(self._database, self._launchers, instance.rest_url)
+        self._provisioner = Provisioner(self._database, policies, self._launchers, instance.rest_url)
         self.stop = threading.Event()
 
     def run(self) -> None:

@@ -7,7 +7,8 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from glideflow.store import demands, jobs, tally
+from glideflow.domain.identifiers import JobId
+from glideflow.store import attempts, demands, jobs, tally
 from glideflow.store.engine import Database
 from glideflow.store.migration import migrate
 
@@ -93,3 +94,27 @@ def test_tasks_whose_jobs_were_written_at_once_have_no_unwritten_ones(empty_data
         {"jobs_total": None, "jobs_written": 0, "waits": False},
     ]
     assert execute(empty_database_url, "SELECT * FROM events") == []
+
+
+def test_attempts_that_ended_before_there_were_rules_have_none(empty_database_url: str) -> None:
+    migrate(empty_database_url, "0008")
+    execute(
+        empty_database_url,
+        """INSERT INTO tasks (name, owner, vo, priority, spec, source, sandbox, state)
+            VALUES ('old', 'ada', 'local', 5, '{"retries": 2}', '', '[]', 'running')""",
+        """INSERT INTO demands (task_id, stage, priority, cores, memory_mb, disk_mb, wall_seconds)
+            VALUES (1, 'main', 5, 1, 100, 100, 60)""",
+        """INSERT INTO jobs (task_id, demand_id, stage, index, state, slices, failures)
+            VALUES (1, 1, 'main', 0, 'waiting', '[]', 1)""",
+        "INSERT INTO pilots (id, site, secret_hash) VALUES ('p', 'here', '')",
+        "INSERT INTO attempts (job_id, task_id, pilot_id, number, state) VALUES (1, 1, 'p', 1, 'failed')",
+    )
+    migrate(empty_database_url)
+    database = Database(empty_database_url, connections=1)
+    with database.transaction() as connection:
+        (attempt,) = attempts.of_job(connection, JobId(1))
+        job = jobs.get(connection, JobId(1))
+    database.close()
+    assert (attempt["rule"], attempt["verdict"]) == (None, None)
+    assert job is not None
+    assert (job["failures"], job["rule_counts"]) == (1, None)

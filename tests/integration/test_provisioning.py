@@ -25,11 +25,15 @@ from glideflow.services.provisioning import Provisioner
 from glideflow.services.registration import RegistrationRefused, register
 from glideflow.services.storage import Storage
 from glideflow.services.submit import Place, submit
+from glideflow.services.verdicts import Policies
+from glideflow.settings import load_settings
 from glideflow.store import jobs, pilots
 from glideflow.store.engine import Database
+from glideflow.system_policy import load_system_policy
 from glideflow.testing.fake_launcher import FakeLauncher
 
 SITE = Site(name="here", max_pilots=6, max_queued=6)
+POLICIES = Policies(sites={"here": SITE}, system=load_system_policy(load_settings(Path("/nonexistent"))).rules)
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def launcher() -> FakeLauncher:
 
 @pytest.fixture
 def provisioner(database: Database, launcher: FakeLauncher) -> Provisioner:
-    return Provisioner(database, {"here": launcher}, "https://localhost:1")
+    return Provisioner(database, POLICIES, {"here": launcher}, "https://localhost:1")
 
 
 @pytest.fixture

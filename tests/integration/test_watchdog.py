@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from glideflow.domain.identifiers import PilotId
+from glideflow.services.verdicts import Policies
 from glideflow.services.watchdog import Watch
 from glideflow.store.engine import Database
 
 LOST_SECONDS = 120.0
+POLICIES = Policies(sites={}, system=())
 PILOT = PilotId("quiet")
 
 
@@ -34,7 +36,7 @@ def started() -> datetime:
 
 def looks(database: Database, *seconds: float) -> list[list[PilotId]]:
     """Return what is given up at some times after the start."""
-    watch = Watch(database, started_at=started(), lost_seconds=LOST_SECONDS)
+    watch = Watch(database, POLICIES, started_at=started(), lost_seconds=LOST_SECONDS)
     return [watch.look(started() + timedelta(seconds=after)) for after in seconds]
 
 
@@ -53,5 +55,5 @@ def test_after_a_freeze_a_pilot_that_stays_silent_is_given_up_later(database: Da
 
 
 def test_a_watch_that_starts_late_gives_pilots_time_to_speak(database: Database) -> None:
-    watch = Watch(database, started_at=started() + timedelta(seconds=400), lost_seconds=LOST_SECONDS)
+    watch = Watch(database, POLICIES, started_at=started() + timedelta(seconds=400), lost_seconds=LOST_SECONDS)
     assert watch.look(started() + timedelta(seconds=405)) == []

@@ -243,7 +243,7 @@ def test_jobs_are_a_table_with_a_limit(endpoint: FakeEndpoint, capsys: pytest.Ca
 
 
 def test_explain_prints_sentences_and_attempts(endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]) -> None:
-    attempt = {**job_with(), "number": 1, "claimed_at": AT}
+    attempt = {**job_with(), "number": 1, "claimed_at": AT, "signal": 9, "rule": "task/oom"}
     endpoint.get(
         "/v1/jobs/zpeak.3/explain", {"job": job_with(), "sentences": ["It failed.", "Retry it."], "attempts": [attempt]}
     )
@@ -251,6 +251,7 @@ def test_explain_prints_sentences_and_attempts(endpoint: FakeEndpoint, capsys: p
     lines = lines_of(capsys)
     assert lines[:3] == ["job 4, zpeak.3 of task 12: failed", "  It failed.", "  Retry it."]
     assert lines[-1].split()[:4] == ["1", "failed", "local", "wn7"]
+    assert "signal 9  task/oom" in lines[-1]
     assert run(["explain", "zpeak.3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["sentences"] == ["It failed.", "Retry it."]
 

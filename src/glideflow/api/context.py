@@ -15,10 +15,12 @@ from glideflow.services.dispatch import Dispatcher
 from glideflow.services.registration import PilotKeys
 from glideflow.services.storage import Storage
 from glideflow.services.submit import Place
+from glideflow.services.verdicts import Policies
 from glideflow.settings import Settings
 from glideflow.shares import load_shares
 from glideflow.sites import load_sites
 from glideflow.store.engine import Database
+from glideflow.system_policy import load_system_policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class Context:
     attempt_logs: Path
     sites: Mapping[str, Site]
     shares: ShareConfig
+    policies: Policies
     token: HomeToken
     keys: PilotKeys
     desk: ExchangeDesk
@@ -61,10 +64,12 @@ def make_context(settings: Settings, home: Home, instance: InstanceInfo, databas
         database: A migrated database.
 
     Raises:
-        SettingsError: The sites file or the shares file cannot be used.
+        SettingsError: The sites file, the shares file or the failure policy cannot be used.
     """
     storage = Storage(home.storage)
     shares = load_shares(settings)
+    sites = load_sites(settings, instance.launcher or None, instance.slots or None)
+    policies = Policies(sites=sites, system=load_system_policy(settings).rules)
     return Context(
         settings=settings,
         instance=instance,
@@ -72,10 +77,11 @@ def make_context(settings: Settings, home: Home, instance: InstanceInfo, databas
         storage=storage,
         sandboxes=Storage(home.sandboxes),
         attempt_logs=home.attempt_logs,
-        sites=load_sites(settings, instance.launcher or None, instance.slots or None),
+        sites=sites,
         shares=shares,
+        policies=policies,
         token=HomeToken(home.token_file, settings.vo),
         keys=PilotKeys(database),
-        desk=ExchangeDesk(Dispatcher(database, storage, shares)),
+        desk=ExchangeDesk(Dispatcher(database, storage, policies, shares)),
         started_at=datetime.now(UTC),
     )

@@ -33,7 +33,10 @@ class Housekeeping:
         self._context = context
         self._stop = threading.Event()
         self._watch = Watch(
-            context.database, started_at=context.started_at, lost_seconds=context.settings.pilot_lost_seconds
+            context.database,
+            context.policies,
+            started_at=context.started_at,
+            lost_seconds=context.settings.pilot_lost_seconds,
         )
         self._threads = [
             threading.Thread(target=self._listen, name="listener", daemon=True),

@@ -58,7 +58,7 @@ def exchange(message: Exchange) -> Answer:
 @router.post("/goodbye")
 def say_goodbye(context: ContextOf, pilot: Pilot, message: Goodbye) -> dict[str, Any]:
     """Note a pilot's end and its last words."""
-    goodbye(context.database, pilot, message)
+    goodbye(context.database, context.policies, pilot, message)
     return {}
 
 

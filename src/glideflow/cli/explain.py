@@ -4,6 +4,7 @@
 from glideflow.cli.terminal import (
     AsJson,
     Columns,
+    Json,
     connect,
     job_name,
     local_time,
@@ -15,6 +16,13 @@ from glideflow.cli.terminal import (
     state,
 )
 
+
+def end(row: Json) -> int | str | None:
+    """Return an attempt's exit code, or the signal that ended it."""
+    code: int | None = row["exit_code"]
+    return code if row["signal"] is None else f"signal {row['signal']}"
+
+
 ATTEMPT_COLUMNS: Columns = {
     "attempt": lambda row: row["number"],
     "state": state,
@@ -22,7 +30,8 @@ ATTEMPT_COLUMNS: Columns = {
     "node": lambda row: row["node"],
     "started": lambda row: local_time(row["started_at"]),
     "ended": lambda row: local_time(row["ended_at"]),
-    "exit": lambda row: row["exit_code"],
+    "exit": end,
+    "rule": lambda row: row["rule"],
     "reason": reason,
 }
 

@@ -23,7 +23,7 @@ DONE_BY = {
 _OPEN_JOBS = frozenset(JobState) - FINAL_JOBS
 _UNSUCCESSFUL = frozenset({JobState.FAILED, JobState.CANCELLED})
 _ENDED = ", ended_at = now()"
-_AGAIN = ", ended_at = NULL, not_before = NULL, failures = 0"
+_AGAIN = ", ended_at = NULL, not_before = NULL, failures = 0, rule_counts = NULL"
 
 
 def kill_task(database: Database, task_id: TaskId, reason: Reason) -> None:
@@ -121,9 +121,9 @@ def retry_job(database: Database, job_id: JobId, reason: Reason) -> None:
 
 
 def _run_again(connection: Connection, job_ids: list[JobId], reason: Reason) -> list[JobId]:
-    """Make ended jobs ready, and not paused; returns those that had ended without success."""
+    """Make ended jobs ready, not paused, and anywhere; returns those that had ended without success."""
     moved = move(connection, JobState.READY, job_ids, reason=reason, set_also=_AGAIN)
-    jobs.ask_otherwise(connection, moved, paused=False)
+    jobs.ask_otherwise(connection, moved, {"paused": False, "avoid_sites": [], "avoid_nodes": []})
     return moved
 
 
@@ -195,7 +195,7 @@ def _ask_otherwise(database: Database, job_id: JobId, reason: Reason, **change: 
         job = _existing(connection, job_id)
         if "paused" in change and job["state"] in FINAL_JOBS:
             return
-        if jobs.ask_otherwise(connection, [job_id], **change):
+        if jobs.ask_otherwise(connection, [job_id], change):
             outbox.note(connection, "job", job_id, reason)
             notify(connection, Channel.JOBS)
 

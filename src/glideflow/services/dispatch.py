@@ -22,6 +22,7 @@ from glideflow.services.completion import announce_ended_stages
 from glideflow.services.orders import TaskCache, make_orders
 from glideflow.services.settlement import settle
 from glideflow.services.storage import Storage
+from glideflow.services.verdicts import Policies
 from glideflow.store import attempts, demands, pilots
 from glideflow.store.engine import Connection, Database
 from glideflow.store.moves import move
@@ -49,12 +50,14 @@ class Dispatcher:
     Args:
         database: The store.
         storage: Where outputs are verified.
+        policies: What becomes of failed jobs.
         shares: The shares and limits by which jobs are handed out.
     """
 
-    def __init__(self, database: Database, storage: Storage, shares: ShareConfig) -> None:
+    def __init__(self, database: Database, storage: Storage, policies: Policies, shares: ShareConfig) -> None:
         self._database = database
         self._storage = storage
+        self._policies = policies
         self._cache = TaskCache()
         self._board = Board(shares)
         # Another thread than the one that claims looks for news.
@@ -81,7 +84,7 @@ class Dispatcher:
             current = self._hear(connection, calls)
             heard = [call for call in calls if call.pilot_id in current]
             reports = [(call.pilot_id, report) for call in heard for report in call.exchange.reports]
-            settled = settle(connection, self._storage, self._cache, reports)
+            settled = settle(connection, self._storage, self._policies, self._cache, reports)
             self._board.ended(settled.freed)
             commands = self._commands(connection, heard, current)
             orders = self._orders(connection, heard, current)

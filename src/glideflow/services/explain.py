@@ -2,7 +2,7 @@
 """Say in sentences what a job waits for, or why it ended."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from glideflow.domain.identifiers import JobId
@@ -34,9 +34,10 @@ def explain(database: Database, job_id: JobId, now: datetime) -> View:
         if job is None:
             raise NotFound("job", job_id, "see `glideflow jobs TASK`")
         tries = attempts_of(connection, job_id)
+        last_verdict = tries[-1]["verdict"] if tries else None
         sentences = [
             *_history(job, tries),
-            *(_paused(job) or _EXPLAIN[JobState(job["state"])](connection, job, now)),
+            *(_paused(job) or _EXPLAIN[JobState(job["state"])](connection, {**job, "verdict": last_verdict}, now)),
         ]
     return {"job": job_view(job), "sentences": sentences, "attempts": tries}
 
@@ -54,23 +55,23 @@ def _paused(job: Row) -> list[str]:
 
 
 def _history(job: Row, tries: Sequence[View]) -> Iterator[str]:
+    """Tell of the last attempts; of a failed job's last one its own sentence tells."""
     failed = [attempt for attempt in tries if attempt["reason"]]
-    if len(tries) > 1 or (failed and job["state"] not in (JobState.FAILED, JobState.CANCELLED)):
-        counted = f"{job['failures']} of its failures count" if job["failures"] != 1 else "1 of its failures counts"
-        yield f"It was tried {_times(len(tries))}; {counted}, and at {job['retries'] + 1} it fails for good."
-        for attempt in failed[-3:]:
-            place = attempt["node"] or attempt["site"]
-            yield f"Attempt {attempt['number']} on {place} ended as {attempt['state']}: {attempt['reason']['text']}."
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
+    if job["state"] == JobState.FAILED:
+        failed = failed[:-1]
+    if len(tries) > 1:
+        yield f"It was tried {len(tries)} times."
+    for attempt in failed[-3:]:
+        place = attempt["node"] or attempt["site"]
+        then = f" {attempt['verdict']}" if attempt["verdict"] else ""
+        yield f"Attempt {attempt['number']} on {place} ended as {attempt['state']}: {attempt['reason']['text']}.{then}"
 
 
 def _waiting(connection: Connection, job: Row, now: datetime) -> Iterator[str]:
     if job["not_before"] is not None:
         seconds = max((job["not_before"] - now).total_seconds(), 0)
-        yield f"It waits {seconds:.0f} s more before the next attempt: the delay after failure {job['failures']}."
+        until = job["not_before"].astimezone(UTC).strftime("%H:%M:%S")
+        yield f"It waits {seconds:.0f} s more before the next attempt, until {until} UTC."
     else:
         yield "It waits for its inputs."
 
@@ -124,6 +125,8 @@ def _done(connection: Connection, job: Row, now: datetime) -> Iterator[str]:
 
 def _failed(connection: Connection, job: Row, now: datetime) -> Iterator[str]:
     yield f"It failed for good: {job['reason_text']} [{job['reason_code']}, said by the {job['reason_source']}]."
+    if job["verdict"]:
+        yield job["verdict"]
     yield (f"`glideflow log {job['id']}` shows what it printed; `glideflow retry --job {job['id']}` runs it again.")
 
 

@@ -21,6 +21,7 @@ from glideflow.identity.secrets import hashed, new_secret
 from glideflow.launching.launcher import LaunchedPilot, Launcher, LaunchStatus, PilotLaunch, SettledPilot
 from glideflow.services.completion import announce_ended_stages
 from glideflow.services.settlement import give_up
+from glideflow.services.verdicts import Policies
 from glideflow.services.watchdog import lose
 from glideflow.store import demands, pilots, tally
 from glideflow.store.engine import Connection, Database
@@ -46,12 +47,16 @@ class Provisioner:
 
     Args:
         database: The store.
+        policies: What becomes of the jobs of pilots that are gone.
         launcher_of: What starts the pilots of each site, by site name.
         server_url: The endpoint that pilots call.
     """
 
-    def __init__(self, database: Database, launcher_of: Mapping[str, Launcher], server_url: str) -> None:
+    def __init__(
+        self, database: Database, policies: Policies, launcher_of: Mapping[str, Launcher], server_url: str
+    ) -> None:
         self._database = database
+        self._policies = policies
         self._launcher_of = launcher_of
         self._server_url = server_url
 
@@ -84,7 +89,7 @@ class Provisioner:
     ) -> None:
         """Make our rows agree with the batch system; read after it was asked, so that no row is newer."""
         with self._database.transaction() as connection:
-            ended = _end_settled(connection, settled)
+            ended = _end_settled(connection, self._policies, settled)
             rows = pilots.open_at(connection, site.name)
             pilots.submitted(
                 connection,
@@ -101,7 +106,7 @@ class Provisioner:
                     if row["state"] != PilotState.HELD:
                         move(connection, PilotState.HELD, [row["id"]], reason=reason)
                 elif not _is_well(pilot):
-                    ended |= _note_gone(connection, row)
+                    ended |= _note_gone(connection, self._policies, row)
         announce_ended_stages(self._database, ended)
 
     def _remove_ghosts(self, site: Site, launcher: Launcher, found: Mapping[PilotId, LaunchedPilot]) -> None:
@@ -171,7 +176,7 @@ def _reason(text: str) -> Reason:
     return Reason(code=ReasonCode.PILOT_FAILED, text=text, source=Source.SITE)
 
 
-def _end_settled(connection: Connection, settled: Sequence[SettledPilot]) -> set[int]:
+def _end_settled(connection: Connection, policies: Policies, settled: Sequence[SettledPilot]) -> set[int]:
     """Note the pilots that the hold policy removed; returns the tasks of which a job failed for good."""
     ended: set[int] = set()
     for pilot in settled:
@@ -183,7 +188,7 @@ def _end_settled(connection: Connection, settled: Sequence[SettledPilot]) -> set
             lost = Reason(
                 code=ReasonCode.PILOT_LOST, text=f"pilot {pilot.pilot_id} failed: {pilot.text}", source=Source.SITE
             )
-            ended |= give_up(connection, [pilot.pilot_id], lost)
+            ended |= give_up(connection, policies, [pilot.pilot_id], lost)
     return ended
 
 
@@ -196,13 +201,15 @@ def _output_of(pilot: SettledPilot) -> str | None:
         return None
 
 
-def _note_gone(connection: Connection, row: _Row) -> set[int]:
+def _note_gone(connection: Connection, policies: Policies, row: _Row) -> set[int]:
     """Judge a pilot that the batch system does not know (any more); returns tasks of which a job failed for good."""
     state = PilotState(row["state"])
     if state in (PilotState.REGISTERED, PilotState.DRAINING):
         # Its good-bye may be on its way; after that time it was killed.
         if row["now"] - row["last_seen_at"] > _SILENCE_GRACE:
-            return lose(connection, [PilotId(row["id"])], "left the batch system without a good-bye (killed?)")
+            return lose(
+                connection, policies, [PilotId(row["id"])], "left the batch system without a good-bye (killed?)"
+            )
     elif state is PilotState.HELD:
         gone = _reason("removed from the batch system while it was held")
         pilots.end(connection, PilotState.REMOVED, [{"id": row["id"], **reason_values(gone), "log": None}])

@@ -11,6 +11,7 @@ from glideflow.errors import NotAllowed, NotAuthenticated
 from glideflow.identity.secrets import hashed, matches, new_secret
 from glideflow.services.completion import announce_ended_stages
 from glideflow.services.settlement import give_up
+from glideflow.services.verdicts import Policies
 from glideflow.store import pilots
 from glideflow.store.engine import Database
 from glideflow.store.moves import move, reason_values
@@ -59,8 +60,8 @@ def register(database: Database, registration: Registration) -> str:
     return key
 
 
-def goodbye(database: Database, pilot_id: PilotId, message: Goodbye) -> None:
-    """Note that a pilot ended, and give its unreported attempts to others."""
+def goodbye(database: Database, policies: Policies, pilot_id: PilotId, message: Goodbye) -> None:
+    """Note that a pilot ended, and give its unreported attempts to others, as the failure policies say."""
     reason = message.reason.reason()
     with database.transaction() as connection:
         pilots.end(
@@ -68,7 +69,7 @@ def goodbye(database: Database, pilot_id: PilotId, message: Goodbye) -> None:
         )
         text = f"its pilot {pilot_id} ended without a report ({reason.text})"
         lost = Reason(code=ReasonCode.PILOT_LOST, text=text, source=Source.SERVER)
-        ended = give_up(connection, [pilot_id], lost)
+        ended = give_up(connection, policies, [pilot_id], lost)
     announce_ended_stages(database, ended)
 
 

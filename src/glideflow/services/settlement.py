@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from glideflow.domain.failure_policy import judge_failure
 from glideflow.domain.identifiers import DemandId
 from glideflow.domain.messages import Outcome, Receipt, Report
 from glideflow.domain.reasons import Reason, ReasonCode, Source
@@ -18,6 +17,7 @@ from glideflow.domain.states import FINAL_ATTEMPTS, FINAL_JOBS, AttemptState, Jo
 from glideflow.services.orders import TaskCache
 from glideflow.services.outputs import Produced, verify
 from glideflow.services.storage import Storage
+from glideflow.services.verdicts import Failed, Policies, judge_attempts
 from glideflow.store import attempts, files, jobs
 from glideflow.store.engine import Channel, Connection, notify
 from glideflow.store.moves import move, move_each, reason_values
@@ -51,26 +51,19 @@ class Ending:
     """The verified outputs."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failed:
-    """An attempt that ended without success."""
-
-    row: Row
-    """The attempt with its job, as locked."""
-    reason: Reason
-    """Why."""
-    report: Report | None = None
-    """What the pilot said; None where it said nothing."""
-
-
 def settle(
-    connection: Connection, storage: Storage, cache: TaskCache, reports: Sequence[tuple[str, Report]]
+    connection: Connection,
+    storage: Storage,
+    policies: Policies,
+    cache: TaskCache,
+    reports: Sequence[tuple[str, Report]],
 ) -> Settled:
     """Apply reports of pilots.
 
     Args:
         connection: The caller's transaction.
         storage: Where outputs are verified.
+        policies: The rules for failures.
         cache: Definitions of tasks; those of the finished attempts are added.
         reports: Pilot and report, in the order in which they came.
     """
@@ -91,9 +84,12 @@ def settle(
         )
     _start(connection, rows, started)
     cache.load(connection, [rows[key]["task_id"] for key in finished])
-    ended = _finish(connection, storage, cache, [(rows[key], report) for key, report in finished.items()])
+    endings = _verified(connection, storage, cache, [(rows[key], report) for key, report in finished.items()])
+    _succeed(connection, cache, [ending for ending in endings if ending.failure is None])
+    done = {ending.row["task_id"] for ending in endings if ending.failure is None}
+    failed = _fail(connection, policies, [ending for ending in endings if ending.failure is not None])
     freed = Counter(DemandId(rows[key]["demand_id"]) for key in finished)
-    return Settled(receipts=receipts, ended_tasks=ended, freed=freed)
+    return Settled(receipts=receipts, ended_tasks=frozenset(done | failed), freed=freed)
 
 
 def _refusal(row: Row | None, pilot_id: str, report: Report) -> str | None:
@@ -126,12 +122,10 @@ def _start(connection: Connection, rows: Mapping[int, Row], reports: Mapping[int
     )
 
 
-def _finish(
+def _verified(
     connection: Connection, storage: Storage, cache: TaskCache, finished: Sequence[tuple[Row, Report]]
-) -> frozenset[int]:
-    """Apply final reports; returns the tasks of which a job ended for good."""
-    if not finished:
-        return frozenset()
+) -> list[Ending]:
+    """Say how attempts ended whose final report came: well only when their outputs are there."""
     paths = [output.path for _, report in finished for output in report.outputs]
     objects = files.objects(connection, (path.removeprefix("/storage/") for path in paths)) if paths else {}
     endings = []
@@ -141,9 +135,7 @@ def _finish(
             endings.append(Ending(row=row, report=report, failure=failure, produced=produced))
         else:
             endings.append(Ending(row=row, report=report, failure=_failure(report)))
-    _succeed(connection, cache, [ending for ending in endings if ending.failure is None])
-    done = {ending.row["task_id"] for ending in endings if ending.failure is None}
-    return frozenset(done | _fail(connection, cache, [ending for ending in endings if ending.failure is not None]))
+    return endings
 
 
 def _reported(ending: Ending) -> Row:
@@ -211,7 +203,7 @@ def _succeed(connection: Connection, cache: TaskCache, endings: Sequence[Ending]
     )
 
 
-def _fail(connection: Connection, cache: TaskCache, endings: Sequence[Ending]) -> set[int]:
+def _fail(connection: Connection, policies: Policies, endings: Sequence[Ending]) -> set[int]:
     """Let the failure policy decide about jobs whose attempts failed."""
     by_state: dict[AttemptState, list[Row]] = defaultdict(list)
     for ending in endings:
@@ -220,50 +212,50 @@ def _fail(connection: Connection, cache: TaskCache, endings: Sequence[Ending]) -
     for state, rows in by_state.items():
         attempts.finish(connection, state, rows)
     failed = [
-        Failed(row=ending.row, reason=ending.failure, report=ending.report)
+        Failed(
+            row=ending.row,
+            reason=ending.failure,
+            exit_code=ending.report.exit_code,
+            signal=ending.report.signal,
+            started_at=_instant(ending.report.started_at),
+        )
         for ending in endings
         if ending.failure is not None
     ]
-    return judge_jobs(connection, cache, failed, via=JobState.VERIFYING)
+    return judge_jobs(connection, policies, failed, via=JobState.VERIFYING)
 
 
 def judge_jobs(
-    connection: Connection, cache: TaskCache, failed: Sequence[Failed], *, via: JobState | None = None
+    connection: Connection, policies: Policies, failed: Sequence[Failed], *, via: JobState | None = None
 ) -> set[int]:
-    """Send jobs whose attempts ended without success to where the failure policy says.
+    """Send jobs whose attempts ended without success to where the failure policies say.
 
     Args:
         connection: The caller's transaction.
-        cache: Definitions of tasks.
+        policies: The rules.
         failed: The attempts.
         via: VERIFYING for attempts of which the pilot reported the end.
 
     Returns:
         The tasks of which a job failed for good.
     """
+    if not failed:
+        return set()
     by_state: dict[JobState, list[Row]] = defaultdict(list)
     ended: set[int] = set()
-    cache.load(connection, [item.row["task_id"] for item in failed])
-    for item in failed:
-        row = item.row
-        verdict = judge_failure(
-            item.reason.code,
-            failures=row["failures"],
-            attempts=row["attempts"],
-            retries=cache.spec(row["task_id"]).retries,
-        )
-        by_state[verdict.state].append(
+    for item, verdict in judge_attempts(connection, policies, failed):
+        state = verdict["state"]
+        by_state[state].append(
             {
-                "id": row["job_id"],
+                **verdict,
+                "id": item.row["job_id"],
                 **reason_values(item.reason),
-                "failures": verdict.failures,
-                "delay": verdict.delay_seconds,
-                "exit_code": item.report.exit_code if item.report else None,
-                "started_at": _instant(item.report.started_at) if item.report else None,
+                "exit_code": item.exit_code,
+                "started_at": item.started_at,
             }
         )
-        if verdict.state in FINAL_JOBS:
-            ended.add(row["task_id"])
+        if state in FINAL_JOBS:
+            ended.add(item.row["task_id"])
     for state, rows in by_state.items():
         jobs.settle(connection, state, rows, via=via)
     if by_state[JobState.READY]:
@@ -271,7 +263,7 @@ def judge_jobs(
     return ended
 
 
-def give_up(connection: Connection, pilot_ids: Iterable[Any], reason: Reason) -> set[int]:
+def give_up(connection: Connection, policies: Policies, pilot_ids: Iterable[Any], reason: Reason) -> set[int]:
     """End the open attempts of pilots that will not report any more; their jobs run elsewhere.
 
     Returns:
@@ -279,7 +271,7 @@ def give_up(connection: Connection, pilot_ids: Iterable[Any], reason: Reason) ->
     """
     rows = attempts.open_of_pilots(connection, pilot_ids)
     lost = set(move(connection, AttemptState.LOST, (row["id"] for row in rows), reason=reason, set_also=_NOW))
-    return judge_jobs(connection, TaskCache(), [Failed(row=row, reason=reason) for row in rows if row["id"] in lost])
+    return judge_jobs(connection, policies, [Failed(row=row, reason=reason) for row in rows if row["id"] in lost])
 
 
 _NOW = ", ended_at = now()"

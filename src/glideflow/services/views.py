@@ -23,7 +23,9 @@ _TASK_FIELDS = ("id", "name", "owner", "vo", "state", "paused", "priority", "flo
 _JOB_FIELDS = ("id", "task_id", "task", "stage", "index", "state", "paused", "priority", "site", "node", "attempts",
                "retries", "exit_code")  # fmt: skip
 _PILOT_FIELDS = ("id", "site", "state", "node", "batch_id", "version", "python", "cores", "memory_mb", "disk_mb")
-_ATTEMPT_FIELDS = ("id", "number", "state", "pilot_id", "site", "node", "exit_code", "signal", "usage")
+_ATTEMPT_FIELDS = (
+    "id", "number", "state", "pilot_id", "site", "node", "exit_code", "signal", "usage", "rule", "verdict"
+)  # fmt: skip
 
 
 def instant(at: datetime | None) -> str | None:

@@ -37,7 +37,7 @@ def lock(connection: Connection, attempt_ids: Iterable[int]) -> dict[int, Row]:
     rows = connection.execute(
         """
         SELECT a.id, a.job_id, a.task_id, a.pilot_id, a.state, a.sequence, a.number,
-            j.state AS job_state, j.failures, j.attempts, j.stage, j.index, j.demand_id
+            j.state AS job_state, j.failures, j.stage, j.index, j.demand_id
         FROM attempts a JOIN jobs j ON j.id = a.job_id
         WHERE a.id = ANY(%s) ORDER BY a.id FOR UPDATE OF a
         """,
@@ -77,6 +77,17 @@ def finish(connection: Connection, to: AttemptState, rows: Sequence[Mapping[str,
     )
 
 
+def note_verdicts(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keep what the failure policy said of ended attempts; rows with `id`, `rule` and `verdict`."""
+    connection.execute(
+        """
+        UPDATE attempts a SET rule = r.rule, verdict = r.verdict
+        FROM jsonb_to_recordset(%s) AS r(id bigint, rule text, verdict text) WHERE a.id = r.id
+        """,
+        [Jsonb(list(rows))],
+    )
+
+
 def ended_among(connection: Connection, attempt_ids: Iterable[int]) -> dict[int, Row]:
     """Return those of some attempts that have ended, with their reasons."""
     rows = connection.execute(
@@ -113,12 +124,11 @@ def open_of_jobs(connection: Connection, job_ids: Iterable[JobId]) -> list[Row]:
 
 
 def open_of_pilots(connection: Connection, pilot_ids: Iterable[PilotId]) -> list[Row]:
-    """Return the attempts of some pilots that have not ended, with what decides about their jobs."""
+    """Return the attempts of some pilots that have not ended."""
     return connection.execute(
         """
-        SELECT a.id, a.job_id, a.task_id, a.pilot_id, a.state, j.state AS job_state, j.failures, j.attempts, j.demand_id
-        FROM attempts a JOIN jobs j ON j.id = a.job_id
-        WHERE a.pilot_id = ANY(%s) AND a.state IN ('claimed', 'running', 'reported') ORDER BY a.id
+        SELECT id, job_id, task_id, pilot_id, state FROM attempts
+        WHERE pilot_id = ANY(%s) AND state IN ('claimed', 'running', 'reported') ORDER BY id
         """,
         [sorted(set(pilot_ids))],
     ).fetchall()

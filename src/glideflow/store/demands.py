@@ -13,6 +13,8 @@ from glideflow.store.engine import Connection
 Row = dict[str, Any]
 
 _KEY = "task_id, stage, priority, cores, memory_mb, disk_mb, wall_seconds, avoid_sites, avoid_nodes, paused"
+_PLACING = ("cores", "memory_mb", "disk_mb", "wall_seconds", "avoid_sites", "avoid_nodes")
+"""On these it depends where jobs may run."""
 _BESIDE = 1_000_000
 """A priority that no user can give."""
 _TALLIED = """(
@@ -44,20 +46,33 @@ def ensure(connection: Connection, wanted: Mapping[str, Any]) -> DemandId:
     return DemandId((row or {})["id"])
 
 
-def change(connection: Connection, demand_id: DemandId, *, priority: int | None, paused: bool | None) -> DemandId:
-    """Return the demand that differs from another one in its priority or pause only; what is None stays.
+def change(connection: Connection, demand_id: DemandId, wanted: Mapping[str, Any]) -> DemandId:
+    """Return the demand that differs from another one as wanted; it may be the same one.
 
-    Where the jobs may run does not depend on either, so that is taken over.
+    Args:
+        connection: The caller's transaction.
+        demand_id: The other one.
+        wanted: New values of `ensure`'s keys but for `task_id` and `stage`; what is missing or None stays. Where the
+            jobs may run is taken over when only priority and pause are given, on which it does not depend.
     """
     row = connection.execute(
         f"""
         INSERT INTO demands ({_KEY}, sites, brokerage, brokered_at)
-        SELECT task_id, stage, coalesce(%(priority)s, priority), cores, memory_mb, disk_mb, wall_seconds, avoid_sites,
-            avoid_nodes, coalesce(%(paused)s, paused), sites, brokerage, brokered_at
+        SELECT task_id, stage, coalesce(%(priority)s, priority), coalesce(%(cores)s, cores),
+            coalesce(%(memory_mb)s, memory_mb), coalesce(%(disk_mb)s, disk_mb),
+            coalesce(%(wall_seconds)s, wall_seconds), coalesce(%(avoid_sites)s::text[], avoid_sites),
+            coalesce(%(avoid_nodes)s::text[], avoid_nodes), coalesce(%(paused)s, paused),
+            CASE WHEN %(stays)s THEN sites END, CASE WHEN %(stays)s THEN brokerage END,
+            CASE WHEN %(stays)s THEN brokered_at END
         FROM demands WHERE id = %(id)s
         ON CONFLICT ({_KEY}) DO UPDATE SET priority = excluded.priority RETURNING id
         """,
-        {"id": demand_id, "priority": priority, "paused": paused},
+        {
+            **dict.fromkeys(("priority", "paused", *_PLACING)),
+            **wanted,
+            "id": demand_id,
+            "stays": all(wanted.get(name) is None for name in _PLACING),
+        },
     ).fetchone()
     return DemandId((row or {})["id"])
 

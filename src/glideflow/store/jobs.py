@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries on jobs."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, LiteralString
 
@@ -86,7 +87,8 @@ def settle(
     Args:
         connection: The caller's transaction.
         to: DONE, FAILED, READY or WAITING.
-        rows: `id`, reason values, `failures`, `delay` in seconds, `exit_code` and `started_at` of each.
+        rows: `id`, reason values, `failures`, `delay` in seconds, `exit_code` and `started_at` of each; where they
+            change also `rule_counts` and `demand_id`.
         via: VERIFYING for attempts of which the pilot reported the end.
     """
     return move_each(
@@ -94,8 +96,10 @@ def settle(
         to,
         rows,
         via=via,
-        columns=", failures int, delay float8, exit_code int, started_at timestamptz",
+        columns=""", failures int, delay float8, exit_code int, started_at timestamptz, rule_counts jsonb,
+            demand_id bigint""",
         set_also=""", failures = r.failures, exit_code = r.exit_code,
+            rule_counts = coalesce(r.rule_counts, t.rule_counts), demand_id = coalesce(r.demand_id, t.demand_id),
             started_at = coalesce(t.started_at, r.started_at),
             not_before = CASE WHEN r.delay > 0 THEN now() + r.delay * interval '1 second' END,
             ended_at = CASE WHEN %(to)s IN ('done', 'failed') THEN now() END""",
@@ -114,28 +118,39 @@ def wake(connection: Connection) -> int:
     return len(move_each(connection, JobState.READY, due, set_also=", not_before = NULL"))
 
 
-def ask_otherwise(
-    connection: Connection, job_ids: Iterable[JobId], *, priority: int | None = None, paused: bool | None = None
-) -> list[JobId]:
-    """Change the priority or the pause of jobs that are not done; what is None stays.
+def ask_otherwise(connection: Connection, job_ids: Iterable[JobId], wanted: Mapping[str, Any]) -> list[JobId]:
+    """Let jobs that are not done ask for something else.
+
+    Args:
+        connection: The caller's transaction.
+        job_ids: The jobs.
+        wanted: What is new, as `store.demands.change` takes it.
 
     Returns:
         The jobs for which that changed anything.
     """
-    rows = connection.execute(
+    of_demand: dict[DemandId, list[JobId]] = defaultdict(list)
+    for row in lock(connection, job_ids):
+        if row["state"] != JobState.DONE:
+            of_demand[row["demand_id"]].append(row["id"])
+    changed = []
+    for old, members in sorted(of_demand.items()):
+        new = demands.change(connection, old, wanted)
+        if new != old:
+            connection.execute("UPDATE jobs SET demand_id = %s WHERE id = ANY(%s)", [new, members])
+            changed += members
+    return sorted(changed)
+
+
+def lock(connection: Connection, job_ids: Iterable[JobId]) -> list[Row]:
+    """Lock jobs and return what is needed to judge them, in the order of their ids."""
+    return connection.execute(
         """
-        SELECT j.id, j.demand_id FROM jobs j JOIN demands d ON d.id = j.demand_id
-        WHERE j.id = ANY(%s) AND j.state <> 'done'
-            AND (d.priority, d.paused) <> (coalesce(%s, d.priority), coalesce(%s, d.paused))
-        ORDER BY j.id FOR UPDATE OF j
+        SELECT id, task_id, state, demand_id, failures, rule_counts, site, node FROM jobs
+        WHERE id = ANY(%s) ORDER BY id FOR UPDATE
         """,
-        [sorted(set(job_ids)), priority, paused],
+        [sorted(set(job_ids))],
     ).fetchall()
-    for old in sorted({row["demand_id"] for row in rows}):
-        new = demands.change(connection, old, priority=priority, paused=paused)
-        moved = [row["id"] for row in rows if row["demand_id"] == old]
-        connection.execute("UPDATE jobs SET demand_id = %s WHERE id = ANY(%s)", [new, moved])
-    return [row["id"] for row in rows]
 
 
 def get(connection: Connection, job_id: JobId) -> Row | None:

@@ -78,6 +78,18 @@ def current(connection: Connection, pilot_ids: Iterable[PilotId]) -> dict[str, R
     return {row["id"]: row for row in rows}
 
 
+def nodes(connection: Connection, sites: Iterable[str]) -> list[str]:
+    """Return the nodes on which pilots of some sites run."""
+    rows = connection.execute(
+        f"""
+        SELECT DISTINCT node FROM pilots
+        WHERE site = ANY(%s) AND state IN ('registered', 'draining') AND {_OPEN} AND node IS NOT NULL
+        """,
+        [sorted(set(sites))],
+    )
+    return [row["node"] for row in rows]
+
+
 def heard(connection: Connection, words: Sequence[Mapping[str, Any]]) -> dict[str, Row]:
     """Note that pilots spoke; rows with `id`, `sequence`, and `holding`: the attempts that they have.
 

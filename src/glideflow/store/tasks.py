@@ -39,6 +39,18 @@ def insert(connection: Connection, submission: Submission, *, owner: str, vo: st
     return TaskId((row or {})["id"])
 
 
+def policies(connection: Connection, task_ids: Iterable[TaskId]) -> dict[int, Row]:
+    """Return what some tasks say about failures: `failure_policy` as JSON text, and `retries`."""
+    rows = connection.execute(
+        """
+        SELECT id, spec->>'failure_policy' AS failure_policy, (spec->>'retries')::int AS retries FROM tasks
+        WHERE id = ANY(%s)
+        """,
+        [sorted(set(task_ids))],
+    )
+    return {row["id"]: row for row in rows}
+
+
 def inputs_at(connection: Connection, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Row]:
     """Return some input files by task and position."""
     pairs = sorted(set(wanted))
