@@ -4,6 +4,7 @@
 # `unshare --mount --pid --fork`: the mounts end with the namespace.
 #   pool_init.sh ROOT STATE     both absolute; ROOT is shared and stays read-only, STATE belongs to this pool
 set -eu
+umask 022
 root=$1
 state=$2
 # Accounts of the root, see pool_root.py.

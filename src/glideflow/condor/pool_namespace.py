@@ -58,7 +58,7 @@ def start_namespace(root: Path, state: Path, log: Path) -> ProcessIdentity:
     def init_runs() -> bool:
         if outer.poll() is not None:
             raise PoolError(f"the private pool did not start: {_words(log) or f'exit status {outer.returncode}'}")
-        found[:] = [inner for inner in map(identify, _children(outer.pid)) if inner is not None]
+        found[:] = _inits(outer.pid)
         return bool(found)
 
     if not wait_until(init_runs, _INIT_SECONDS):
@@ -76,7 +76,7 @@ def find_namespace(state: Path) -> list[ProcessIdentity]:
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if words[:1] == ["unshare"] and words[-1] == str(state) and str(_INIT_SCRIPT) in words:
-            found += [inner for inner in map(identify, _children(process.pid)) if inner is not None]
+            found += _inits(process.pid)
     return found
 
 
@@ -168,11 +168,25 @@ def _holder(init: ProcessIdentity) -> ProcessIdentity | None:
     return None
 
 
-def _children(pid: int) -> list[int]:
+def _inits(outer: int) -> list[ProcessIdentity]:
+    """Return the first process of the namespaces that an `unshare` made, once there is one.
+
+    Not its every child: for an ordinary user it starts another one first, which asks newuidmap for the accounts.
+    """
     try:
-        return [child.pid for child in psutil.Process(pid).children()]
-    except psutil.NoSuchProcess:
+        children = [child.pid for child in psutil.Process(outer).children()]
+    except psutil.Error:
         return []
+    return [inner for inner in map(identify, filter(_is_first, children)) if inner is not None]
+
+
+def _is_first(pid: int) -> bool:
+    """Whether a process is number 1 in the innermost namespace that it is in."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("NSpid:") and line.split()[-1] == "1" for line in lines)
 
 
 def _words(log: Path) -> str:

@@ -270,7 +270,10 @@ class PrivatePool:
     def _start(self, slots: int, progress: Progress) -> _Note:
         root = pool_root.ensure_root(self.settings, progress)
         port = self._choose_port()
-        (self.state / "condor_config").write_text(pool_config.daemon_config(port, slots), encoding="utf-8")
+        config = self.state / "condor_config"
+        config.write_text(pool_config.daemon_config(port, slots), encoding="utf-8")
+        # The pool's own accounts read it, whatever this user's umask says of new files.
+        config.chmod(0o644)
         client = pool_config.client_config(port, self.folder / TOKENS)
         (self.folder / CLIENT_CONFIG).write_text(client, encoding="utf-8")
         progress(f"starting the private pool with {slots} slots at 127.0.0.1:{port}")
