@@ -70,6 +70,11 @@ def submit(file: str, overrides: list[str]) -> int:
 @step("plan")
 def plan(task_id: int) -> list[tuple[int, int]]:
     """Split the task into jobs, unless the endpoint has; return the first and last job of each batch."""
+    return batches(task_id)
+
+
+def batches(task_id: int) -> list[tuple[int, int]]:
+    """Return the first and last job of each batch; none before it is known how many jobs there are."""
     return [(batch["first"], batch["last"]) for batch in endpoint().plan(task_id)["batches"]]
 
 

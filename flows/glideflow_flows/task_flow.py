@@ -26,7 +26,8 @@ def drive(run: FlowRun, task: Mapping[str, Any], *, suspends: bool) -> dict[str,
     watch = Watch(run, task_id, suspends=suspends)
     batches = ended.once(steps.plan, task_id)
     if watch.wait("main"):
-        for first, last in batches:
+        # Where scouts came first, only now it is known how many jobs there are.
+        for first, last in batches or steps.batches(task_id):
             ended.show(steps.batch, f"jobs[{first}-{last}]", task_id, first, last)
         merges = task["spec"].get("merge") and ended.once(steps.merge, task_id) is not None
         if merges and watch.wait("merge"):

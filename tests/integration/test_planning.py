@@ -68,10 +68,10 @@ def test_only_as_many_jobs_are_written_as_are_wanted_ahead(place: Place) -> None
         30_000,
         {"ready": 6_000, "waiting": 24_000},
     )
-    planning.top_up(place)
+    planning.go_on(place)
     assert written(place, made) == 6_000
     end_ready(place, made)
-    planning.top_up(place)
+    planning.go_on(place)
     assert written(place, made) == 11_000
 
 
@@ -94,7 +94,7 @@ def test_the_stage_ends_only_when_every_job_was_written_and_ended(place: Place) 
     assert not orchestration.open_tasks(place.database)[0].stage_ended
     with pytest.raises(IllegalTransition, match="whose jobs have not all ended"):
         completion.finish(place.database, made)
-    planning.top_up(place)
+    planning.go_on(place)
     end_ready(place, made)
     completion.announce_ended_stages(place.database, [made])
     assert [entry.action for entry in orchestration.pending(place.database)] == ["resume"]
@@ -106,12 +106,12 @@ def test_a_killed_task_writes_no_more_until_it_is_run_again(place: Place) -> Non
     made = task(place, inputs={"jobs": 7_000})
     planning.plan(place, made)
     control.kill_task(place.database, made, KILL)
-    planning.top_up(place)
+    planning.go_on(place)
     assert written(place, made) == 6_000
     assert views.task(place.database, made)["jobs"]["cancelled"] == 7_000
     control.retry_task(place.database, made, AGAIN)
     end_ready(place, made)
-    planning.top_up(place)
+    planning.go_on(place)
     counts = views.task(place.database, made)["jobs"]
     assert (counts["done"], counts["ready"]) == (6_000, 1_000)
 
@@ -122,8 +122,8 @@ def test_endpoints_that_write_at_once_write_each_job_once(place: Place) -> None:
     eager = replace(place, ready_jobs=25_000)
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda work: work(), [lambda: planning.plan(eager, made), lambda: planning.plan_all(eager),
-                                            lambda: planning.top_up(eager)]))  # fmt: skip
-    planning.top_up(eager)
+                                            lambda: planning.go_on(eager)]))  # fmt: skip
+    planning.go_on(eager)
     assert written(place, made) == 25_000
     assert scalar(place, "SELECT max(index) FROM jobs WHERE task_id = %s", made) == 24_999
 
@@ -136,9 +136,9 @@ def test_a_batch_that_fails_leaves_nothing_behind(place: Place, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(planning, "broker", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            planning.top_up(place)
+            planning.go_on(place)
     assert written(place, made) == 6_000
-    planning.top_up(place)
+    planning.go_on(place)
     assert written(place, made) == 9_000
 
 

@@ -51,7 +51,8 @@ def test_a_file_gives_the_task_its_text_and_its_folder(read: Read) -> None:
 def test_an_unknown_key_names_file_line_key_and_what_was_meant(read: Read) -> None:
     assert problems_of(read, HEAD + "inputs: {files: [a]}\nsplit:\n  event_per_job: 5\n") == [
         "task.yaml, line 6: key `split.event_per_job`: unknown; did you mean `events_per_job`? "
-        "allowed: `files_per_job`, `bytes_per_job`, `events_per_job`, `jobs`"
+        "allowed: `files_per_job`, `bytes_per_job`, `events_per_job`, `jobs`, `target_wall_seconds`, `unit`, "
+        "`scouts`, `scout_size`, `min_per_job`, `max_per_job`"
     ]
 
 

@@ -71,7 +71,7 @@ def test_a_key_beside_the_sources_leaves_them_alone(set_: Set) -> None:
 def test_two_options_that_exclude_each_other_are_refused_with_both(set_: Set) -> None:
     assert problems_of(set_, "split.files_per_job=2", "split.events_per_job=3") == [
         "--set split.files_per_job=2, --set split.events_per_job=3: key `split`: give at most one of files_per_job, "
-        "bytes_per_job, events_per_job, jobs (given: files_per_job, events_per_job)"
+        "bytes_per_job, events_per_job, jobs, target_wall_seconds (given: files_per_job, events_per_job)"
     ]
 
 

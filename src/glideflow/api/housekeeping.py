@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from glideflow.api.context import Context
 from glideflow.errors import ServiceError
 from glideflow.services.brokerage import broker_new
-from glideflow.services.planning import plan_all, top_up
+from glideflow.services.planning import go_on, plan_all
 from glideflow.services.shares import COUNT_SECONDS, count_usage
 from glideflow.services.watchdog import Watch, wake_delayed
 from glideflow.store import tally
@@ -66,7 +66,7 @@ class Housekeeping:
     def _plan(self) -> None:
         """Go on with tasks when something happened to them, and about once a second."""
         for _ in self._context.database.listen([Channel.PLANS], self._stop):
-            self._try(lambda: top_up(self._context.place))
+            self._try(lambda: go_on(self._context.place))
 
     def _repeat(self, seconds: float, work: Callable[[], object]) -> None:
         while not self._stop.wait(seconds):

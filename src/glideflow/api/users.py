@@ -17,6 +17,7 @@ from glideflow.domain.task import LEAST_URGENT, MOST_URGENT, Submission
 from glideflow.services import completion, control, planning, views
 from glideflow.services.attempt_logs import read_log
 from glideflow.services.explain import explain
+from glideflow.services.explain_task import explain_task
 from glideflow.services.submit import preview, submit
 
 router = APIRouter()
@@ -94,6 +95,12 @@ def list_tasks(
 def get_task(context: ContextOf, user: User, task: str) -> dict[str, Any]:
     """Return a task, by number or name."""
     return _task(context, views.task_id_of(context.database, task))
+
+
+@router.get("/v1/tasks/{task}/explain", tags=["tasks"])
+def explain_whole_task(context: ContextOf, user: User, task: str) -> dict[str, Any]:
+    """Say what a task waits for and how it was split, or why it ended."""
+    return explain_task(context.database, views.task_id_of(context.database, task))
 
 
 @router.get("/v1/tasks/{task}/jobs", tags=["tasks"])

@@ -55,7 +55,7 @@ COMMANDS = (
     Command("wait", "submit:wait", TASKS, "Wait until a task has ended."),
     Command("tasks", "listing:tasks", TASKS, "List tasks, the newest first."),
     Command("jobs", "listing:jobs", TASKS, "List the jobs of a task."),
-    Command("explain", "explain:explain", TASKS, "Say what a job is waiting for, or why it ended."),
+    Command("explain", "explain:explain", TASKS, "Say what a job or a task is waiting for, or why it ended."),
     Command("log", "log:log", TASKS, "Print what a job has printed."),
     Command("outputs", "outputs:outputs", TASKS, "List, or fetch, the files that a task has made."),
     Command("kill", "control:kill", TASKS, "End a task or a job."),

@@ -4,6 +4,7 @@
 from glideflow.cli.terminal import (
     AsJson,
     Columns,
+    Flag,
     Json,
     connect,
     job_name,
@@ -36,25 +37,33 @@ ATTEMPT_COLUMNS: Columns = {
 }
 
 
-def explain(job: str, /, *, json: AsJson = False) -> None:
-    """Say what a job is waiting for, or why it ended.
+def explain(job: str, /, *, task: Flag = False, json: AsJson = False) -> None:
+    """Say what a job or a task is waiting for, or why it ended.
 
     For example:
 
     * glideflow explain zpeak-generate.3
     * glideflow explain zpeak-analyse.merge
     * glideflow explain 4711
+    * glideflow explain --task zpeak-generate
 
     Args:
         job: The job's id, or TASK.INDEX, or TASK.merge, where TASK is the task's id or name.
+        task: Explain the task of this id or name: what it waits for, how it was split, why it ended.
         json: Print JSON.
     """
     with connect() as client:
-        found = client.explain(job)
+        found = client.explain_task(job) if task else client.explain(job)
     if json:
         print_json(found)
         return
     console = out()
+    if task:
+        shown = found["task"]
+        say(f"task {shown['id']} ({shown['name']}): {shown['state']}", console)
+        for sentence in found["sentences"]:
+            say(f"  {sentence}", console)
+        return
     shown = found["job"]
     say(f"job {shown['id']}, {job_name(shown)} of task {shown['task_id']}: {shown['state']}", console)
     for sentence in found["sentences"]:

@@ -166,6 +166,10 @@ class Client(Orders):
         """Return a job with its attempts, and why it is where it is."""
         return self._call("GET", _path("jobs", job, "explain"))
 
+    def explain_task(self, task: int | str) -> Json:
+        """Return a task, and in sentences where it is, how it was split and why."""
+        return self._call("GET", _path("tasks", task, "explain"))
+
     def log(self, job: int | str, *, attempt: int | None = None, offset: int = 0) -> LogPart:
         """Return what an attempt has printed so far.
 

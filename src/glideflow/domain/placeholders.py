@@ -157,7 +157,7 @@ def job_values(
         "inputs": [name for name, _ in inputs],
         "ranges": [_range(name, part) for name, part in inputs],
     }
-    if spec.split.events_per_job is not None:
+    if spec.split.by_events:
         values["first_event"] = inputs[0][1].first_event or 0 if inputs else 0
         values["events"] = sum(part.events or 0 for _, part in inputs)
     return values | _output_values(spec.outputs, values)
@@ -207,8 +207,10 @@ def _missing(spec: TaskSpec) -> dict[str, str]:
     missing = {}
     if spec.inputs.jobs is not None:
         missing = dict.fromkeys(("inputs", "ranges"), "has no value: the task has no input files")
-    if spec.split.events_per_job is None:
+    if not spec.split.by_events:
         missing |= dict.fromkeys(_EVENT_PLACEHOLDERS, "has a value only with `split.events_per_job`")
+    if spec.split.target_wall_seconds is not None:
+        missing["jobs"] = "has no value: with `split.target_wall_seconds` the first jobs run before it is known"
     return missing
 
 

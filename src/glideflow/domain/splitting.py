@@ -210,12 +210,13 @@ class EventsPerJob:
             yield tuple(slices)
 
 
-def rule_of(spec: TaskSpec, extent: Extent) -> Rule:
+def rule_of(spec: TaskSpec, extent: Extent, per_job: int = 1) -> Rule:
     """Return the rule of a task.
 
     Args:
         spec: The task.
-        extent: Its input.
+        extent: Its input, or what is left of it.
+        per_job: Files or events of a job with `split.target_wall_seconds`.
 
     Raises:
         TaskFileError: A size or a number of events that the rule needs is unknown, or there are not enough files.
@@ -231,10 +232,13 @@ def rule_of(spec: TaskSpec, extent: Extent) -> Rule:
         return EventsPerJob(extent.events, split.events_per_job)
     if split.jobs is not None:
         return NumberOfJobs(extent.files, split.jobs)
-    return FilesPerJob(extent.files, split.files_per_job or 1)
+    if split.by_events:
+        check_events(extent, "target_wall_seconds")
+        return EventsPerJob(extent.events, per_job)
+    return FilesPerJob(extent.files, split.files_per_job or per_job)
 
 
-def count_jobs(spec: TaskSpec, extent: Extent, pieces: Iterable[Piece], max_jobs: int) -> int:
+def count_jobs(spec: TaskSpec, extent: Extent, pieces: Iterable[Piece], max_jobs: int, per_job: int = 1) -> int:
     """Count the jobs of a task.
 
     Args:
@@ -242,14 +246,15 @@ def count_jobs(spec: TaskSpec, extent: Extent, pieces: Iterable[Piece], max_jobs
         extent: Its input.
         pieces: Its input files; read only where the rule has to.
         max_jobs: Most jobs that are allowed, setting `max_jobs_per_task`.
+        per_job: Files or events of a job with `split.target_wall_seconds`, which stays within `max_jobs` later.
 
     Raises:
         TaskFileError: No job would come out, or too many; a size or a number of events that the rule needs is unknown.
     """
-    count = rule_of(spec, extent).count(pieces)
+    count = rule_of(spec, extent, per_job).count(pieces)
     if not count:
         raise TaskFileError([f"key `inputs`: {_nothing(extent, spec)}, so there is no job to run"])
-    if count > max_jobs:
+    if count > max_jobs and spec.split.target_wall_seconds is None:
         raise TaskFileError(
             [
                 f"key `{_key(spec)}`: gives {count:,} jobs, more than the allowed {max_jobs:,}; make the jobs larger, "

@@ -138,12 +138,13 @@ class Inputs(Model):
         return self
 
 
-SPLIT_RULES = ("files_per_job", "bytes_per_job", "events_per_job", "jobs")
-"""Keys of `split` of which one at most may be given."""
+SPLIT_RULES = ("files_per_job", "bytes_per_job", "events_per_job", "jobs", "target_wall_seconds")
+TARGET_LIMITS = ("unit", "scout_size", "min_per_job", "max_per_job")
+"""Keys of `split` of which one at most may be given, and those that only make sense with the last of them."""
 
 
 class Split(Model):
-    """How inputs become jobs: at most one of the keys; without any, one file per job."""
+    """How inputs become jobs: at most one of the first five keys; without any, one file per job."""
 
     files_per_job: int | None = Field(default=None, ge=1)
     """So many files in each job."""
@@ -153,6 +154,25 @@ class Split(Model):
     """So many events in each job; a job may take parts of files and span several."""
     jobs: int | None = Field(default=None, ge=1)
     """So many jobs, with the files spread evenly over them."""
+    target_wall_seconds: int | None = Field(default=None, ge=1)
+    """So long should a job run, seconds: scout jobs are measured first, and the rest is split by what they needed."""
+    unit: Literal["files", "events"] | None = None
+    """What `target_wall_seconds` counts: whole `files` (the default), or `events` across the borders of files."""
+    scouts: int | None = Field(default=None, ge=2, le=1000)
+    """So many jobs run first and are measured; the others ask for as much memory and time as these needed, with a
+    margin, and never for more than `resources`. With `target_wall_seconds` 10; with another rule none unless given."""
+    scout_size: int | None = Field(default=None, ge=1)
+    """Files or events of a small scout job, every other one is three times as large; without it 1 file, or a thousandth
+    of all events, 1000 at most."""
+    min_per_job: int | None = Field(default=None, ge=1)
+    """Fewest files or events that `target_wall_seconds` gives a job."""
+    max_per_job: int | None = Field(default=None, ge=1)
+    """Most files or events that `target_wall_seconds` gives a job."""
+
+    @property
+    def by_events(self) -> bool:
+        """Whether a job may get a part of a file."""
+        return self.events_per_job is not None or self.unit == "events"
 
     def rules(self) -> list[str]:
         """Return the rules that are given: one at most in an accepted task."""
@@ -163,6 +183,11 @@ class Split(Model):
         given = self.rules()
         if len(given) > 1:
             raise ValueError(f"give at most one of {', '.join(SPLIT_RULES)} (given: {', '.join(given)})")
+        stray = [name for name in TARGET_LIMITS if getattr(self, name) is not None]
+        if stray and self.target_wall_seconds is None:
+            raise SpecError((stray[0],), "has a meaning only with `target_wall_seconds`")
+        if self.min_per_job is not None and self.max_per_job is not None and self.min_per_job > self.max_per_job:
+            raise SpecError(("min_per_job",), f"is larger than `max_per_job`, {self.max_per_job}")
         return self
 
 
@@ -278,7 +303,7 @@ class TaskSpec(Model):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        _check_split(self.inputs, self.split)
+        _check_split(self.inputs, self.split, self.resources)
         _check_outputs(("outputs",), self.outputs)
         if self.merge is not None:
             _check_outputs(("merge", "outputs"), self.merge.outputs)
@@ -296,12 +321,17 @@ class TaskSpec(Model):
         return outputs[output].dataset or f"{self.name}.{output}"
 
 
-def _check_split(inputs: Inputs, split: Split) -> None:
+def _check_split(inputs: Inputs, split: Split, resources: Resources) -> None:
     given = split.rules()
     if given and inputs.jobs is not None:
         raise SpecError(
             ("split", given[0]),
             "divides input files, but the task has none: `inputs.jobs` (1 without any inputs) is the number of jobs",
+        )
+    if split.target_wall_seconds is not None and split.target_wall_seconds > resources.wall_seconds:
+        raise SpecError(
+            ("split", "target_wall_seconds"),
+            f"must be at most `resources.wall_seconds`, {resources.wall_seconds}, after which a job is ended",
         )
 
 

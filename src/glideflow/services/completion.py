@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 def announce_ended_stages(database: Database, task_ids: Iterable[int]) -> None:
-    """Resume the flows of those tasks of which no job is open any more.
+    """Let those tasks go on of which no job is open any more: their flows resume, or their scouts are judged.
 
     It runs after the commit of what ended the jobs: of two transactions that end a task's last two jobs at once,
     the later one to commit sees both.
@@ -29,7 +29,17 @@ def announce_ended_stages(database: Database, task_ids: Iterable[int]) -> None:
     if not candidates:
         return
     with database.transaction() as connection:
-        outbox.put(connection, candidates - jobs.with_open_stage(connection, candidates), "resume")
+        ended = candidates - jobs.with_open_stage(connection, candidates)
+        scouting = tasks.among(connection, ended, [TaskState.PLANNING]) if ended else set()
+        outbox.put(connection, ended - scouting, "resume")
+        if scouting:
+            notify(connection, Channel.PLANS)
+
+
+def reopened(task: Mapping[str, Any]) -> TaskState:
+    """Return where a task that ended without success goes on: where its jobs are not all planned, with that."""
+    scouting = task["scouts"] and task["decision"] is None
+    return TaskState.RUNNING if task["jobs_total"] and not scouting else TaskState.SUBMITTED
 
 
 def locked(connection: Connection, task_id: TaskId) -> Row:

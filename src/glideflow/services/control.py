@@ -7,7 +7,7 @@ from glideflow.domain.identifiers import JobId, TaskId
 from glideflow.domain.reasons import Reason, ReasonCode, Source
 from glideflow.domain.states import FINAL_JOBS, FINAL_TASKS, AttemptState, JobState, PilotState, TaskState
 from glideflow.errors import IllegalTransition, NotFound
-from glideflow.services.completion import announce_ended_stages, locked
+from glideflow.services.completion import announce_ended_stages, locked, reopened
 from glideflow.store import attempts, demands, jobs, outbox, pilots, tally, tasks
 from glideflow.store.engine import Channel, Connection, Database, notify
 from glideflow.store.moves import move
@@ -93,8 +93,7 @@ def retry_task(database: Database, task_id: TaskId, reason: Reason) -> int:
         again = jobs.of_task(connection, task_id, _UNSUCCESSFUL)
         moved = _run_again(connection, again, reason)
         if task["state"] in FINAL_TASKS:
-            target = TaskState.RUNNING if task["jobs_total"] else TaskState.SUBMITTED
-            move(connection, target, [task_id], reason=reason)
+            move(connection, reopened(task), [task_id], reason=reason)
             _drive_again(connection, task_id)
         notify(connection, Channel.JOBS)
         return len(moved)
@@ -115,7 +114,7 @@ def retry_job(database: Database, job_id: JobId, reason: Reason) -> None:
             raise IllegalTransition(f"job {job_id}", job["state"], JobState.READY)
         _run_again(connection, [job_id], reason)
         if task["state"] in FINAL_TASKS:
-            move(connection, TaskState.RUNNING, [task["id"]], reason=reason)
+            move(connection, reopened(task), [task["id"]], reason=reason)
             _drive_again(connection, TaskId(task["id"]))
         notify(connection, Channel.JOBS)
 

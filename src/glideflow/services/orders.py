@@ -27,7 +27,7 @@ class _Known:
 
 
 class TaskCache:
-    """Definitions of tasks, which never change, kept in memory.
+    """Definitions of tasks, which never change once the number of jobs is known, kept in memory.
 
     Args:
         size: Most tasks kept; more than one group of exchanges can need.
@@ -40,7 +40,10 @@ class TaskCache:
     def load(self, connection: Connection, task_ids: Iterable[int]) -> None:
         """Make sure that some tasks are known, and forget those that were not needed for longest."""
         for task_id in set(task_ids):
-            known = self._known.pop(task_id, None) or _load(connection, TaskId(task_id))
+            known = self._known.pop(task_id, None)
+            if known is None or not known.jobs_total:
+                # Scouts run before the number of jobs is known.
+                known = _load(connection, TaskId(task_id))
             if known is not None:
                 self._known[task_id] = known
         while len(self._known) > self._size:
@@ -55,7 +58,7 @@ class TaskCache:
         return self._known[task_id].sandbox
 
     def jobs_total(self, task_id: int) -> int:
-        """Return the number of a loaded task's jobs."""
+        """Return the number of a loaded task's jobs; 0 while it is not known."""
         return self._known[task_id].jobs_total
 
     def owner(self, task_id: int) -> str:
@@ -189,7 +192,7 @@ def _document(
         "task": spec.name,
         "job_id": claim["id"],
         "index": claim["index"],
-        "jobs": jobs_total,
+        "jobs": jobs_total or None,
         "attempt": claim["number"],
         "seed": seed_of(TaskId(claim["task_id"]), claim["index"]),
         "inputs": [

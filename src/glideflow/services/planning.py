@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Split accepted tasks into jobs, and write the jobs of large tasks in batches as they are needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import islice
 from typing import Any
 
 from glideflow.domain.identifiers import TaskId
 from glideflow.domain.job import JobPlan
 from glideflow.domain.reasons import Reason, ReasonCode, Source
-from glideflow.domain.splitting import Cursor, Extent, count_jobs, make_jobs, rule_of
+from glideflow.domain.splitting import Cursor, Extent, Piece, count_jobs, make_jobs, rule_of
 from glideflow.domain.states import JobState, TaskState
-from glideflow.domain.task import TaskSpec
+from glideflow.domain.task import Resources, TaskSpec
 from glideflow.errors import TaskFileError
+from glideflow.services import scouting
 from glideflow.services.brokerage import broker, demand_of
 from glideflow.services.completion import locked
 from glideflow.services.submit import Place
-from glideflow.store import demands, inputs, jobs, tally, tasks
+from glideflow.store import demands, inputs, jobs, scouts, tally, tasks
 from glideflow.store.engine import Channel, Connection, notify
 from glideflow.store.moves import move
 
@@ -62,21 +64,75 @@ def plan(place: Place, task_id: TaskId) -> int:
 
 
 def _begin(connection: Connection, place: Place, task: dict[str, Any]) -> None:
-    """Count the jobs of a task and write the first ones."""
+    """Count the jobs of a task and write the first ones, or its scouts."""
     task_id = TaskId(task["id"])
     spec = TaskSpec(**task["spec"])
-    move(connection, TaskState.PLANNING, [task_id])
+    if task["scouts"]:
+        # Its scouts are run again: what they come to decides.
+        if task["state"] == TaskState.SUBMITTED:
+            move(connection, TaskState.PLANNING, [task_id], reason=scouting.reason(task["scouts"]))
+        return
     try:
         extent = _extent(connection, task)
-        total = count_jobs(spec, extent, inputs.pieces(connection, task_id), place.max_jobs)
+        decision = scouting.unscouted(spec, extent)
+        per_job = decision["decision"]["per_job"] if decision else 1
+        total = count_jobs(spec, extent, inputs.pieces(connection, task_id), place.max_jobs, per_job)
     except TaskFileError as error:
-        reason = Reason(code=ReasonCode.PLANNING_FAILED, text=str(error), source=Source.SERVER)
-        move(connection, TaskState.FAILED, [task_id], reason=reason)
-        tasks.end(connection, task_id, ended=True)
+        _fail(connection, task_id, ReasonCode.PLANNING_FAILED, str(error))
         return
-    tasks.set_total(connection, task_id, total)
-    move(connection, TaskState.RUNNING, [task_id])
+    sent = scouting.plan_scouts(spec, extent, total, inputs.pieces(connection, task_id))
+    if sent:
+        _send(connection, place, task, sent, None if spec.split.target_wall_seconds else total)
+        return
+    if decision is not None:
+        scouts.save_decision(connection, task_id, decision)
+    _run(connection, place, {**task, "decision": decision}, total)
+
+
+def _send(
+    connection: Connection, place: Place, task: dict[str, Any], sent: Sequence[JobPlan], total: int | None
+) -> None:
+    """Write scout jobs; the task stays in planning until they have ended."""
+    task_id, spec = TaskId(task["id"]), TaskSpec(**task["spec"])
+    scouts.set_number(connection, task_id, len(sent))
+    if total is None:
+        tasks.set_cursor(connection, task_id, Cursor(index=len(sent)))
+    else:
+        # They are the first jobs of a division that is known.
+        tasks.set_total(connection, task_id, total)
+        tasks.set_cursor(connection, task_id, reduce(Cursor.after, sent, Cursor()))
+    move(connection, TaskState.PLANNING, [task_id], reason=scouting.reason(len(sent)))
+    _insert(connection, place, task, sent, spec.resources)
+
+
+def _conclude(connection: Connection, place: Place, task: dict[str, Any]) -> None:
+    """Split the rest of a task by what its scouts needed."""
+    task_id, spec = TaskId(task["id"]), TaskSpec(**task["spec"])
+    extent = _extent(connection, task)
+    decision = scouting.judge(connection, task, extent, task["jobs_total"], place.max_jobs)
+    if isinstance(decision, Reason):
+        _fail(connection, task_id, decision.code, decision.text)
+        return
+    scouts.save_decision(connection, task_id, decision)
+    total = task["jobs_total"]
+    if spec.split.target_wall_seconds is not None:
+        left = scouting.left_of(extent, spec)
+        total = task["scouts"] + rule_of(spec, left, decision["decision"]["per_job"]).count(())
+    _run(connection, place, {**task, "decision": decision}, total)
+
+
+def _run(connection: Connection, place: Place, task: dict[str, Any], total: int) -> None:
+    """Let a task run whose number of jobs is known."""
+    tasks.set_total(connection, TaskId(task["id"]), total)
+    # One that sent scouts is in planning already.
+    move(connection, TaskState.PLANNING, [task["id"]])
+    move(connection, TaskState.RUNNING, [task["id"]])
     _write(connection, place, {**task, "jobs_total": total}, _FIRST_WRITTEN)
+
+
+def _fail(connection: Connection, task_id: TaskId, code: ReasonCode, text: str) -> None:
+    move(connection, TaskState.FAILED, [task_id], reason=Reason(code=code, text=text, source=Source.SERVER))
+    tasks.end(connection, task_id, ended=True)
 
 
 def _extent(connection: Connection, task: dict[str, Any]) -> Extent:
@@ -107,16 +163,23 @@ def _write(connection: Connection, place: Place, task: dict[str, Any], most: int
         task: The task's row.
         most: Most jobs to write.
     """
-    task_id = TaskId(task["id"])
-    spec = TaskSpec(**task["spec"])
+    task_id, spec = TaskId(task["id"]), TaskSpec(**task["spec"])
     cursor = Cursor(index=task["jobs_written"], file=task["next_file"], event=task["next_event"])
-    rule = rule_of(spec, _extent(connection, task))
-    plans = list(_batch(make_jobs(rule, inputs.pieces(connection, task_id, cursor.file), cursor), most))
-    demand = demands.ensure(connection, demand_of(task, jobs.MAIN, spec.resources))
-    jobs.insert(connection, task_id, demand, jobs.MAIN, plans)
-    for written in plans:
-        cursor = cursor.after(written)
-    tasks.set_cursor(connection, task_id, cursor)
+    extent, decision = _extent(connection, task), task["decision"]
+    pieces: Iterable[Piece] = inputs.pieces(connection, task_id, cursor.file)
+    if spec.split.target_wall_seconds is not None and task["scouts"]:
+        extent, pieces = scouting.left_of(extent, spec), scouting.rest_of(connection, task, pieces)
+    rule = rule_of(spec, extent, decision["decision"]["per_job"] if decision else 1)
+    plans = list(_batch(make_jobs(rule, pieces, cursor), most))
+    tasks.set_cursor(connection, task_id, reduce(Cursor.after, plans, cursor))
+    _insert(connection, place, task, plans, scouting.resources_of(spec, decision))
+
+
+def _insert(
+    connection: Connection, place: Place, task: dict[str, Any], plans: Sequence[JobPlan], resources: Resources
+) -> None:
+    demand = demands.ensure(connection, demand_of(task, jobs.MAIN, resources))
+    jobs.insert(connection, TaskId(task["id"]), demand, jobs.MAIN, plans)
     broker(connection, place.sites)
     notify(connection, Channel.JOBS)
 
@@ -139,8 +202,16 @@ def plan_all(place: Place) -> int:
     return len(waiting)
 
 
-def top_up(place: Place) -> None:
-    """Write more jobs of the tasks that run out of ready ones."""
+def go_on(place: Place) -> None:
+    """Split the tasks whose scouts have ended, and write more jobs of those that run out of ready ones."""
+    with place.database.transaction() as connection:
+        scouted = scouts.ended(connection)
+    for task_id in scouted:
+        with place.database.transaction() as connection:
+            task = locked(connection, task_id)
+            # Another endpoint, or a kill, may have been faster.
+            if task_id in scouts.ended(connection):
+                _conclude(connection, place, task)
     with place.database.transaction() as connection:
         unwritten = tasks.unwritten(connection)
     for task_id in unwritten:

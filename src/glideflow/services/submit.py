@@ -15,6 +15,7 @@ from glideflow.domain.site import Site
 from glideflow.domain.splitting import Cursor, Extent, count_jobs, make_jobs, rule_of
 from glideflow.domain.task import Submission, TaskSpec
 from glideflow.errors import TaskFileError
+from glideflow.services import scouting
 from glideflow.services.brokerage import offers
 from glideflow.services.orders import Input, command_of
 from glideflow.services.storage import Storage, missing_sandboxes
@@ -82,10 +83,17 @@ def preview(place: Place, submission: Submission, identity: Identity) -> Preview
     spec = submission.spec
     with place.database.trial() as connection:
         task_id, extent = _store(connection, place, submission, identity)
-        total = count_jobs(spec, extent, inputs.pieces(connection, task_id), place.max_jobs)
-        plans = make_jobs(rule_of(spec, extent), inputs.pieces(connection, task_id), Cursor())
+        decision = scouting.unscouted(spec, extent)
+        per_job = decision["decision"]["per_job"] if decision else 1
+        total = count_jobs(spec, extent, inputs.pieces(connection, task_id), place.max_jobs, per_job)
+        sent = scouting.plan_scouts(spec, extent, total, inputs.pieces(connection, task_id))
+        plans: Iterable[JobPlan] = sent
+        if sent and spec.split.target_wall_seconds is not None:
+            total = len(sent)
+        else:
+            plans = make_jobs(rule_of(spec, extent, per_job), inputs.pieces(connection, task_id), Cursor())
         shown = [_shown(connection, task_id, spec, plan, total) for plan in islice(plans, _SHOWN_JOBS)]
-    return Preview(jobs_total=total, jobs=shown, warnings=list(_warnings(spec)))
+    return Preview(jobs_total=total, jobs=shown, warnings=[*_warnings(spec), *_scout_warnings(spec, len(sent))])
 
 
 def _store(connection: Connection, place: Place, submission: Submission, identity: Identity) -> tuple[TaskId, Extent]:
@@ -119,6 +127,15 @@ def _shown(connection: Connection, task_id: TaskId, spec: TaskSpec, plan: JobPla
 def _warnings(spec: TaskSpec) -> Iterator[str]:
     if not spec.outputs:
         yield "the task declares no outputs: what its jobs write is not kept, only their logs are"
+
+
+def _scout_warnings(spec: TaskSpec, sent: int) -> Iterator[str]:
+    if sent and spec.split.target_wall_seconds is not None:
+        yield f"these are the {sent} scout jobs; how the rest is split is decided when they have ended"
+    elif sent:
+        yield f"the first {sent} are scout jobs; what the others ask for is decided when these have ended"
+    elif spec.split.target_wall_seconds is not None:
+        yield "there is too little input for scout jobs, so the target wall time is not used"
 
 
 def _check(place: Place, submission: Submission) -> None:

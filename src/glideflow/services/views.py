@@ -92,7 +92,10 @@ def _task_view(row: Mapping[str, Any], counts: Mapping[str, int], merge: Mapping
     counts = _with_unwritten(row, counts)
     return {
         **_pick(row, _TASK_FIELDS, ("created_at", "ended_at")),
-        "jobs": {"total": row["jobs_total"] or 0, **{state.value: counts.get(state.value, 0) for state in JobState}},
+        "jobs": {
+            "total": row["jobs_total"] or sum(counts.values()),
+            **{state.value: counts.get(state.value, 0) for state in JobState},
+        },
         "merge": {"job_id": merge["id"], "state": merge["state"]} if merge else None,
     }
 
@@ -138,7 +141,8 @@ def _task_row(connection: Connection, task_id: TaskId) -> Mapping[str, Any]:
 def _task(connection: Connection, row: Mapping[str, Any]) -> View:
     counts = tally.by_state(connection, [row["id"]], stage=jobs.MAIN)[row["id"]]
     view = _task_view(row, counts, _merge_of(connection, row["id"]))
-    return {**view, "spec": row["spec"], "source": row["source"]}
+    more = {key: row[key] for key in ("spec", "source", "scouts", "decision")}
+    return {**view, **more}
 
 
 def job_view(row: Mapping[str, Any]) -> View:

@@ -8,7 +8,7 @@ from psycopg.types.json import Jsonb
 
 from glideflow.domain.identifiers import TaskId
 from glideflow.domain.splitting import Cursor
-from glideflow.domain.states import FINAL_TASKS
+from glideflow.domain.states import FINAL_TASKS, TaskState
 from glideflow.domain.task import Submission
 from glideflow.store.engine import Connection
 from glideflow.store.moves import strings
@@ -94,9 +94,22 @@ def page(connection: Connection, *, state: str | None, before: int | None, limit
 
 
 def unplanned(connection: Connection) -> list[TaskId]:
-    """Return the tasks that were accepted and not split yet, the oldest first."""
-    rows = connection.execute("SELECT id FROM tasks WHERE state IN ('submitted', 'planning') ORDER BY id")
+    """Return the tasks that may be split and are not yet, the oldest first."""
+    rows = connection.execute(
+        """
+        SELECT id FROM tasks
+        WHERE state IN ('submitted', 'planning') AND NOT waits AND (state = 'submitted' OR scouts = 0) ORDER BY id
+        """
+    )
     return [TaskId(row["id"]) for row in rows]
+
+
+def among(connection: Connection, task_ids: Iterable[int], states: Iterable[TaskState]) -> set[int]:
+    """Return those of some tasks that are in some states."""
+    rows = connection.execute(
+        "SELECT id FROM tasks WHERE id = ANY(%s) AND state = ANY(%s)", [sorted(set(task_ids)), strings(states)]
+    )
+    return {row["id"] for row in rows}
 
 
 def set_total(connection: Connection, task_id: TaskId, jobs_total: int) -> None:

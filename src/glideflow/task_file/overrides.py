@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from glideflow.domain.task import SPLIT_RULES, is_url
+from glideflow.domain.task import SPLIT_RULES, TARGET_LIMITS, is_url
 from glideflow.task_file.document import Document, Keys
 from glideflow.task_file.shape import is_list, is_text, types_at, unknown_key
 
@@ -18,6 +18,9 @@ EXCLUSIVE: Mapping[Keys, Sequence[str]] = {
     ("split",): SPLIT_RULES,
 }
 """Keys of which one at most may be given: setting one removes the others of the file."""
+
+COMPANIONS: Mapping[Keys, Sequence[str]] = {("split", "target_wall_seconds"): TARGET_LIMITS}
+"""Keys that go with the one that is removed."""
 
 _REMOVE = frozenset({"", "null", "~"})
 """Values that remove a key, so that its default holds."""
@@ -78,9 +81,10 @@ def _put(document: Document, keys: Keys, value: Any, option: str, given: set[Key
     rivals = EXCLUSIVE.get(keys[:-1], ())
     for other in rivals if value is not None and keys[-1] in rivals else ():
         # Two options that exclude each other are a contradiction, which the model reports.
-        if (*keys[:-1], other) not in given:
-            node.pop(other, None)
-            document.places.forget((*keys[:-1], other))
+        if (*keys[:-1], other) not in given and other != keys[-1]:
+            for name in (other, *COMPANIONS.get((*keys[:-1], other), ())):
+                node.pop(name, None)
+                document.places.forget((*keys[:-1], name))
     given.add(keys)
     document.places.replace(keys, option)
     if value is None:
