@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from glideflow.domain.identifiers import TaskId
 from glideflow.domain.reasons import Reason
 from glideflow.services import control
-from glideflow.store import outbox, tasks
+from glideflow.store import outbox, tally, tasks
 from glideflow.store.engine import Database
 
 
@@ -86,6 +86,8 @@ def failed(database: Database, entry_id: int, text: str) -> None:
 def open_tasks(database: Database) -> list[OpenTask]:
     """Return every task that has not ended."""
     with database.transaction() as connection:
+        rows = tasks.open_ones(connection)
+        busy = tally.with_open_jobs(connection, [row["id"] for row in rows])
         return [
             OpenTask(
                 task_id=row["id"],
@@ -93,11 +95,11 @@ def open_tasks(database: Database) -> list[OpenTask]:
                 owner=row["owner"],
                 vo=row["vo"],
                 state=row["state"],
-                stage_ended=row["stage_ended"],
+                stage_ended=bool(row["all_written"]) and row["id"] not in busy,
                 flow_run_id=row["flow_run_id"],
                 generation=row["flow_generation"],
             )
-            for row in tasks.open_ones(connection)
+            for row in rows
         ]
 
 

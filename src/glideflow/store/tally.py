@@ -81,6 +81,19 @@ def failures(connection: Connection, task_id: TaskId, *, limit: int = 50) -> lis
     ).fetchall()
 
 
+def with_open_jobs(connection: Connection, task_ids: Sequence[int]) -> set[int]:
+    """Return which of some tasks have a job that is written and has not ended."""
+    rows = connection.execute(
+        f"""
+        SELECT d.task_id FROM demands d JOIN {_ALL} c ON c.demand_id = d.id
+        WHERE d.task_id = ANY(%s) AND c.state NOT IN ('done', 'failed', 'cancelled')
+        GROUP BY d.task_id HAVING sum(c.n) > 0
+        """,
+        [list(task_ids)],
+    )
+    return {row["task_id"] for row in rows}
+
+
 def any_open(connection: Connection) -> bool:
     """Tell whether any job that is not paused, nor its task, is ready or waiting."""
     row = connection.execute(

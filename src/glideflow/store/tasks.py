@@ -162,13 +162,11 @@ def next_generation(connection: Connection, task_id: TaskId) -> None:
 
 
 def open_ones(connection: Connection) -> list[Row]:
-    """Return all tasks that have not ended, with whether their present stage has."""
+    """Return all tasks that have not ended, with whether their present stage has all its jobs."""
     return connection.execute(
         """
         SELECT t.id, t.name, t.owner, t.vo, t.state, t.flow_run_id, t.flow_generation,
-            t.state IN ('running', 'merging') AND t.jobs_written >= t.jobs_total AND NOT EXISTS (
-                SELECT FROM jobs j WHERE j.task_id = t.id AND j.state NOT IN ('done', 'failed', 'cancelled')
-            ) AS stage_ended
+            t.state IN ('running', 'merging') AND t.jobs_written >= t.jobs_total AS all_written
         FROM tasks t WHERE t.state <> ALL(%s) ORDER BY t.id
         """,
         [strings(FINAL_TASKS)],
