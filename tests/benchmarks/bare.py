@@ -33,7 +33,8 @@ sites:
     memory_mb: 16000
     disk_mb: 16000
 """
-SETTINGS = "ready_jobs_per_task: 2000000\n"
+ALL_AHEAD = "ready_jobs_per_task: 2000000\n"
+"""Settings with which all jobs of a task are written before they are needed."""
 LOAD = Path(__file__).with_name("load.py")
 _SETTLE_SECONDS = 3.0
 _QUIET = 0.05
@@ -108,10 +109,15 @@ class Bare:
 
         wait(quiet, "the servers are quiet", 0)
 
-    def load(self, *, pilots: int, seconds: float, period_seconds: float = 0.0) -> Mapping[str, Any]:
-        """Let simulated pilots exchange; returns what they have seen, as `load.Figures`."""
+    def load(self, *, pilots: int, seconds: float, period_seconds: float = 0.0, jobs: int = 0) -> Mapping[str, Any]:
+        """Let simulated pilots exchange, where a number is given only until so many jobs are finished.
+
+        Returns:
+            What they have seen, as `load.Figures`.
+        """
         argv = [sys.executable, str(LOAD), str(self.home.root), "--pilots", str(pilots), "--seconds", str(seconds)]
-        done = subprocess.run([*argv, "--period", str(period_seconds)], stdout=subprocess.PIPE, check=True)
+        argv += ["--period", str(period_seconds), "--jobs", str(jobs)]
+        done = subprocess.run(argv, stdout=subprocess.PIPE, check=True)
         return dict(json.loads(done.stdout))
 
     def processes(self) -> tuple[psutil.Process, list[psutil.Process]]:
@@ -140,13 +146,17 @@ def _busy(process: psutil.Process) -> float:
 
 
 @contextmanager
-def bare_instance() -> Iterator[Bare]:
-    """Run an instance in a home that goes away."""
+def bare_instance(settings: str = ALL_AHEAD) -> Iterator[Bare]:
+    """Run an instance in a home that goes away.
+
+    Args:
+        settings: The text of its `glideflow.yaml`.
+    """
     folder = Path(tempfile.mkdtemp(prefix="glideflow-bench-"))
     home = folder / "home"
     home.mkdir(mode=0o700)
     (home / "sites.yaml").write_text(SITES)
-    (home / "glideflow.yaml").write_text(SETTINGS)
+    (home / "glideflow.yaml").write_text(settings)
     environment = process_environment(GLIDEFLOW_HOME=str(home))
     try:
         subprocess.run([COMMAND, "up"], env=environment, check=True)

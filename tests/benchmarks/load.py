@@ -205,10 +205,12 @@ async def crowd(home: Home, bearers: list[str], period_seconds: float = 0.0) -> 
         await asyncio.sleep(_AGAIN_SECONDS)
 
 
-async def run(home: Home, bearers: list[str], seconds: float, period_seconds: float) -> Figures:
-    """Let pilots exchange for so many seconds."""
+async def run(home: Home, bearers: list[str], seconds: float, period_seconds: float, jobs: int) -> Figures:
+    """Let pilots exchange for so many seconds, or until so many jobs are finished where a number is given."""
     async with crowd(home, bearers, period_seconds) as figures:
-        await asyncio.sleep(seconds)
+        ends = time.perf_counter() + seconds
+        while time.perf_counter() < ends and not 0 < jobs <= figures.finished:
+            await asyncio.sleep(min(seconds, _AGAIN_SECONDS))
     return figures
 
 
@@ -218,11 +220,12 @@ def main() -> None:
     parser.add_argument("home", type=Path)
     parser.add_argument("--pilots", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--jobs", type=int, default=0, help="end earlier, when so many jobs are finished")
     parser.add_argument("--period", type=float, default=0, help="seconds between two heartbeats; without it, work")
     options = parser.parse_args()
     home = Home(load_settings(options.home))
     bearers = add_pilots(home, options.pilots)
-    figures = uvloop.run(run(home, bearers, options.seconds, options.period))
+    figures = uvloop.run(run(home, bearers, options.seconds, options.period, options.jobs))
     json.dump(asdict(figures), sys.stdout)
 
 

@@ -14,6 +14,7 @@ import heartbeats
 import latency_cold
 import latency_warm
 import planning
+import prefect_runs
 import queries
 import throughput
 from harness import Circumstances, show, write
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "queries": queries,
     "heartbeats": heartbeats,
     "planning": planning,
+    "prefect-runs": prefect_runs,
 }
 
 
