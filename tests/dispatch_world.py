@@ -29,10 +29,10 @@ from glideflow.domain.task import Submission, TaskSpec
 from glideflow.identity.secrets import hashed
 from glideflow.services import planning
 from glideflow.services.dispatch import Call, Dispatcher, PilotRefused
+from glideflow.services.policies import Policies
 from glideflow.services.registration import goodbye, register
 from glideflow.services.storage import Storage
 from glideflow.services.submit import Place, submit
-from glideflow.services.verdicts import Policies
 from glideflow.settings import load_settings
 from glideflow.store import files, pilots
 from glideflow.store.engine import Database

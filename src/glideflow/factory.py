@@ -14,8 +14,8 @@ from glideflow.errors import GlideflowError, ServiceError
 from glideflow.instance.home import Home, InstanceInfo
 from glideflow.launching.launcher import Launcher
 from glideflow.launching.local import LocalLauncher
+from glideflow.services.policies import Policies
 from glideflow.services.provisioning import Provisioner
-from glideflow.services.verdicts import Policies
 from glideflow.settings import Settings, load_settings
 from glideflow.sites import load_sites
 from glideflow.store.engine import Channel, Database

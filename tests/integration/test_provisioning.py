@@ -21,11 +21,11 @@ from glideflow.launching.launcher import LaunchStatus
 from glideflow.services import control, planning
 from glideflow.services.board import Board
 from glideflow.services.claims import claim_jobs
+from glideflow.services.policies import Policies
 from glideflow.services.provisioning import Provisioner
 from glideflow.services.registration import RegistrationRefused, register
 from glideflow.services.storage import Storage
 from glideflow.services.submit import Place, submit
-from glideflow.services.verdicts import Policies
 from glideflow.settings import load_settings
 from glideflow.store import jobs, pilots
 from glideflow.store.engine import Database

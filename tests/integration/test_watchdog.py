@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from glideflow.domain.identifiers import PilotId
-from glideflow.services.verdicts import Policies
+from glideflow.services.policies import Policies
 from glideflow.services.watchdog import Watch
 from glideflow.store.engine import Database
 

@@ -12,10 +12,10 @@ from glideflow.domain.site import Site
 from glideflow.identity.home_token import HomeToken
 from glideflow.instance.home import Home, InstanceInfo
 from glideflow.services.dispatch import Dispatcher
+from glideflow.services.policies import Policies
 from glideflow.services.registration import PilotKeys
 from glideflow.services.storage import Storage
 from glideflow.services.submit import Place
-from glideflow.services.verdicts import Policies
 from glideflow.settings import Settings
 from glideflow.shares import load_shares
 from glideflow.sites import load_sites
@@ -69,7 +69,8 @@ def make_context(settings: Settings, home: Home, instance: InstanceInfo, databas
     storage = Storage(home.storage)
     shares = load_shares(settings)
     sites = load_sites(settings, instance.launcher or None, instance.slots or None)
-    policies = Policies(sites=sites, system=load_system_policy(settings).rules)
+    system = load_system_policy(settings)
+    policies = Policies(sites=sites, system=system.rules, system_file=system.path)
     return Context(
         settings=settings,
         instance=instance,

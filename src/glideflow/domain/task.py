@@ -3,7 +3,6 @@
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -11,6 +10,7 @@ from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Ta
 
 from glideflow.domain.failure_rules import FailurePolicy
 from glideflow.domain.model import Model, Name, SpecError
+from glideflow.domain.tolerance import Tolerance
 
 RESERVED_FILE = "job.json"
 """The pilot writes the job's description under this name into the working folder."""
@@ -215,37 +215,6 @@ class Resources(Model):
     """Disk for its inputs, outputs and scratch files, MB (10^6 bytes)."""
     wall_seconds: int = Field(default=3600, ge=1)
     """Longest run time of the command, seconds; it is ended after that."""
-
-
-class Tolerance(Model):
-    """How many jobs may fail before the task does: exactly one of the two numbers."""
-
-    failed_percent: float | None = Field(default=None, ge=0, le=100)
-    """So many of a hundred jobs, rounded down to whole jobs."""
-    failed_jobs: int | None = Field(default=None, ge=0)
-    """So many jobs."""
-    end: Literal["partly_done", "failed"] = "partly_done"
-    """The state in which the task ends when jobs failed, and no more than that; the merge step has run either way."""
-
-    @model_validator(mode="after")
-    def _one_number(self) -> Self:
-        given = [name for name in ("failed_percent", "failed_jobs") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"give exactly one of `failed_percent`, `failed_jobs` (given: {', '.join(given) or 'none'})"
-            )
-        return self
-
-    def allowed(self, jobs_total: int) -> int:
-        """Return how many jobs may fail.
-
-        Args:
-            jobs_total: Number of jobs of the task.
-        """
-        if self.failed_jobs is not None:
-            return self.failed_jobs
-        # As decimal digits, so that 0.7 % of 1000 jobs are 7 and not 6.
-        return int(Decimal(str(self.failed_percent)) * jobs_total / 100)
 
 
 class Merge(Model):

@@ -8,11 +8,12 @@ from glideflow.domain.identifiers import JobId, TaskId
 from glideflow.domain.job import JobPlan
 from glideflow.domain.reasons import Reason, ReasonCode, Source
 from glideflow.domain.site import Site
-from glideflow.domain.states import FINAL_TASKS, JobState, TaskState
-from glideflow.domain.task import TaskSpec
+from glideflow.domain.states import FINAL_JOBS, FINAL_TASKS, JobState, TaskState
+from glideflow.domain.task import Merge, TaskSpec
+from glideflow.domain.tolerance import Tolerance, tolerates
 from glideflow.errors import IllegalTransition, NotFound
 from glideflow.services.brokerage import broker, demand_of
-from glideflow.store import demands, jobs, outbox, tally, tasks
+from glideflow.store import demands, files, jobs, outbox, tally, tasks
 from glideflow.store.engine import Channel, Connection, Database, notify
 from glideflow.store.moves import move
 
@@ -68,7 +69,8 @@ def merge(database: Database, sites: Mapping[str, Site], task_id: TaskId) -> Job
         task_id: The task.
 
     Returns:
-        The merge job, or None where the task has no merge step or its main jobs failed.
+        The merge job, or None where the task has no merge step, or more main jobs failed than it tolerates. It reads
+        what the done ones made; where some were done later, because a user ran them again, another one takes its place.
 
     Raises:
         NotFound: There is no such task.
@@ -76,25 +78,36 @@ def merge(database: Database, sites: Mapping[str, Site], task_id: TaskId) -> Job
     """
     with database.transaction() as connection:
         task = locked(connection, task_id)
-        present = jobs.at_index(connection, task_id, jobs.MERGE, 0)
-        if present is not None:
-            if task["state"] == TaskState.RUNNING:
-                move(connection, TaskState.MERGING, [task_id])
-            return JobId(present["id"])
+        present = jobs.last_merge(connection, task_id)
         spec = TaskSpec(**task["spec"])
-        if spec.merge is None or task["state"] != TaskState.RUNNING:
-            return None
-        _check_stage_ended(connection, task)
-        counts = tally.by_state(connection, [task_id], stage=jobs.MAIN)[task_id]
-        if set(counts) != {JobState.DONE.value}:
-            return None
-        demand = demands.ensure(connection, demand_of(task, jobs.MERGE, spec.merge.resources))
-        jobs.insert(connection, task_id, demand, jobs.MERGE, [JobPlan(index=0)])
-        broker(connection, sites)
-        move(connection, TaskState.MERGING, [task_id])
-        notify(connection, Channel.JOBS)
-        made = jobs.at_index(connection, task_id, jobs.MERGE, 0)
-        return JobId(made["id"]) if made else None
+        if task["state"] == TaskState.RUNNING and spec.merge is not None:
+            if present is None or present["state"] in FINAL_JOBS:
+                _check_stage_ended(connection, task)
+                if not tolerates(spec.tolerance, tally.by_state(connection, [task_id], stage=jobs.MAIN)[task_id]):
+                    return None
+                present = _started(connection, task, spec.merge, present)
+                broker(connection, sites)
+                notify(connection, Channel.JOBS)
+            move(connection, TaskState.MERGING, [task_id])
+        return JobId(present["id"]) if present else None
+
+
+def _started(connection: Connection, task: Row, merge: Merge, present: Row | None) -> Row | None:
+    """Return the merge job that reads what is done now: an ended one, run again if it failed, or a new one."""
+    task_id = TaskId(task["id"])
+    if present is not None and present["state"] != JobState.DONE:
+        text = "the jobs that it reads were run again"
+        reason = Reason(code=ReasonCode.RETRY_REQUESTED, text=text, source=Source.SERVER)
+        jobs.run_again(connection, [present["id"]], reason)
+        return present
+    if present is not None:
+        if not jobs.done_since(connection, task_id, present["created_at"]):
+            return present
+        files.forget(connection, JobId(present["id"]))
+    demand = demands.ensure(connection, demand_of(task, jobs.MERGE, merge.resources))
+    index = present["index"] + 1 if present else 0
+    jobs.insert(connection, task_id, demand, jobs.MERGE, [JobPlan(index=index)])
+    return jobs.last_merge(connection, task_id)
 
 
 def finish(database: Database, task_id: TaskId) -> TaskState:
@@ -121,26 +134,31 @@ def _verdict(connection: Connection, task: Row) -> tuple[TaskState, Reason | Non
     if task["state"] not in (TaskState.RUNNING, TaskState.MERGING):
         raise IllegalTransition(f"task {task_id}, which is not split into jobs yet,", task["state"], "its end")
     counts = tally.by_state(connection, [task_id], stage=jobs.MAIN)[task_id]
-    total, done = sum(counts.values()), counts.get(JobState.DONE, 0)
-    if done < total:
-        return TaskState.FAILED, _jobs_failed(connection, task_id, total, total - done)
     spec = TaskSpec(**task["spec"])
-    if spec.merge is None:
-        return TaskState.DONE, None
-    merged = jobs.at_index(connection, task_id, jobs.MERGE, 0)
-    if merged is None:
+    if not tolerates(spec.tolerance, counts):
+        return TaskState.FAILED, _shortfall(connection, task_id, counts, spec.tolerance)
+    merged = jobs.last_merge(connection, task_id) if spec.merge else None
+    if spec.merge and merged is None:
         raise IllegalTransition(f"task {task_id}, whose merge has not run,", task["state"], TaskState.DONE)
-    if merged["state"] == JobState.DONE:
+    if merged and merged["state"] != JobState.DONE:
+        text = f"the merge job {merged['id']} is {merged['state']}: {merged['reason_text'] or 'no reason given'}"
+        return TaskState.FAILED, Reason(code=ReasonCode.MERGE_FAILED, text=text, source=Source.SERVER)
+    if spec.tolerance is None or not counts.get(JobState.FAILED):
         return TaskState.DONE, None
-    text = f"the merge job {merged['id']} is {merged['state']}: {merged['reason_text'] or 'no reason given'}"
-    return TaskState.FAILED, Reason(code=ReasonCode.MERGE_FAILED, text=text, source=Source.SERVER)
+    return TaskState(spec.tolerance.end), _shortfall(connection, task_id, counts, spec.tolerance)
 
 
-def _jobs_failed(connection: Connection, task_id: TaskId, total: int, missing: int) -> Reason:
-    text = f"{missing} of {total} jobs failed"
+def _shortfall(
+    connection: Connection, task_id: TaskId, counts: Mapping[str, int], tolerance: Tolerance | None
+) -> Reason:
+    """Say how many jobs are not done and why, with the most frequent failure."""
+    total, failed, cancelled = sum(counts.values()), counts.get(JobState.FAILED, 0), counts.get(JobState.CANCELLED, 0)
+    parts = [f"{n} of {total} jobs {what}" for n, what in ((failed, "failed"), (cancelled, "were cancelled")) if n]
+    text = " and ".join(parts)
+    if tolerance is not None and failed:
+        allowed = tolerance.allowed(total)
+        text += f", {'more than' if failed > allowed else 'not more than'} the {allowed} that the task tolerates"
     worst = next(iter(tally.failures(connection, task_id, limit=1)), None)
     if worst is not None:
         text += f", {worst['count']} of them like job {worst['job_id']}: {worst['text']}"
-    else:
-        text = f"{missing} of {total} jobs were cancelled"
     return Reason(code=ReasonCode.JOBS_FAILED, text=text, source=Source.SERVER)

@@ -23,7 +23,6 @@ DONE_BY = {
 _OPEN_JOBS = frozenset(JobState) - FINAL_JOBS
 _UNSUCCESSFUL = frozenset({JobState.FAILED, JobState.CANCELLED})
 _ENDED = ", ended_at = now()"
-_AGAIN = ", ended_at = NULL, not_before = NULL, failures = 0, rule_counts = NULL"
 
 
 def kill_task(database: Database, task_id: TaskId, reason: Reason) -> None:
@@ -90,7 +89,9 @@ def retry_task(database: Database, task_id: TaskId, reason: Reason) -> int:
         task = locked(connection, task_id)
         if task["state"] == TaskState.DONE:
             raise IllegalTransition(f"task {task_id}, of which every job is done,", task["state"], "a retry")
-        again = jobs.of_task(connection, task_id, _UNSUCCESSFUL)
+        # The merge job follows by itself when main jobs are run again.
+        main = jobs.of_task(connection, task_id, _UNSUCCESSFUL, stage=jobs.MAIN)
+        again = main or jobs.of_task(connection, task_id, _UNSUCCESSFUL, stage=jobs.MERGE)
         moved = _run_again(connection, again, reason)
         if task["state"] in FINAL_TASKS:
             move(connection, reopened(task), [task_id], reason=reason)
@@ -121,7 +122,7 @@ def retry_job(database: Database, job_id: JobId, reason: Reason) -> None:
 
 def _run_again(connection: Connection, job_ids: list[JobId], reason: Reason) -> list[JobId]:
     """Make ended jobs ready, not paused, and anywhere; returns those that had ended without success."""
-    moved = move(connection, JobState.READY, job_ids, reason=reason, set_also=_AGAIN)
+    moved = jobs.run_again(connection, job_ids, reason)
     jobs.ask_otherwise(connection, moved, {"paused": False, "avoid_sites": [], "avoid_nodes": []})
     return moved
 

@@ -20,9 +20,9 @@ from glideflow.services.board import Board
 from glideflow.services.claims import claim_jobs
 from glideflow.services.completion import announce_ended_stages
 from glideflow.services.orders import TaskCache, make_orders
+from glideflow.services.policies import Policies
 from glideflow.services.settlement import settle
 from glideflow.services.storage import Storage
-from glideflow.services.verdicts import Policies
 from glideflow.store import attempts, demands, pilots
 from glideflow.store.engine import Connection, Database
 from glideflow.store.moves import move

@@ -20,8 +20,8 @@ from glideflow.errors import GlideflowError, ServiceError
 from glideflow.identity.secrets import hashed, new_secret
 from glideflow.launching.launcher import LaunchedPilot, Launcher, LaunchStatus, PilotLaunch, SettledPilot
 from glideflow.services.completion import announce_ended_stages
+from glideflow.services.policies import Policies
 from glideflow.services.settlement import give_up
-from glideflow.services.verdicts import Policies
 from glideflow.services.watchdog import lose
 from glideflow.store import demands, pilots, tally
 from glideflow.store.engine import Connection, Database

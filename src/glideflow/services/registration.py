@@ -10,8 +10,8 @@ from glideflow.domain.states import PilotState
 from glideflow.errors import NotAllowed, NotAuthenticated
 from glideflow.identity.secrets import hashed, matches, new_secret
 from glideflow.services.completion import announce_ended_stages
+from glideflow.services.policies import Policies
 from glideflow.services.settlement import give_up
-from glideflow.services.verdicts import Policies
 from glideflow.store import pilots
 from glideflow.store.engine import Database
 from glideflow.store.moves import move, reason_values

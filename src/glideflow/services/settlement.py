@@ -16,8 +16,9 @@ from glideflow.domain.reasons import Reason, ReasonCode, Source
 from glideflow.domain.states import FINAL_ATTEMPTS, FINAL_JOBS, AttemptState, JobState
 from glideflow.services.orders import TaskCache
 from glideflow.services.outputs import Produced, verify
+from glideflow.services.policies import Policies
 from glideflow.services.storage import Storage
-from glideflow.services.verdicts import Failed, Policies, judge_attempts
+from glideflow.services.verdicts import Failed, judge_attempts
 from glideflow.store import attempts, files, jobs
 from glideflow.store.engine import Channel, Connection, notify
 from glideflow.store.moves import move, move_each, reason_values

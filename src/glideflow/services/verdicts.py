@@ -1,49 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Apply failure policies to attempts that ended without success: gather what counts, let the domain judge, keep it."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from glideflow.domain.demand import Demand
 from glideflow.domain.failure_policy import Failure, History, Layer, Room, Surroundings, Verdict, judge
-from glideflow.domain.failure_rules import FailurePolicy, Rule
 from glideflow.domain.identifiers import DemandId
 from glideflow.domain.reasons import Reason
-from glideflow.domain.site import Site
+from glideflow.services.policies import Policies, rules_of
 from glideflow.store import attempts, demands, jobs, pilots, tasks
 from glideflow.store.engine import Connection
 
 Row = Mapping[str, Any]
-
-_RULES: TypeAdapter[list[Rule]] = TypeAdapter(FailurePolicy)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policies:
-    """The rules that hold for all tasks."""
-
-    sites: Mapping[str, Site]
-    """The sites by name, with their rules and limits."""
-    system: Sequence[Rule]
-    """The system's rules."""
-
-    def layers(self, task: Sequence[Rule], site: str | None) -> list[Layer]:
-        """Return the rules for a job in the order in which they are asked.
-
-        Args:
-            task: The task's rules.
-            site: Where the job ran.
-        """
-        found = [Layer(origin="task", rules=task)]
-        if site is not None and site in self.sites:
-            found.append(Layer(origin=f"site {site}", rules=self.sites[site].failure_policy))
-        return [*found, Layer(origin="system", rules=self.system)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +50,7 @@ def judge_attempts(connection: Connection, policies: Policies, failed: Sequence[
     for item in failed:
         job = rows[item.row["job_id"]]
         task, demand = written[job["task_id"]], asked[job["demand_id"]]
-        layers = policies.layers(_rules(task["failure_policy"]), job["site"])
+        layers = policies.layers(rules_of(task["failure_policy"]), job["site"])
         if _asks_for_nodes(layers) and demand.demand_id not in nodes:
             nodes[demand.demand_id] = pilots.nodes(connection, demand.sites)
         around = _surroundings(policies, demand, nodes.get(demand.demand_id, ()))
@@ -89,11 +60,6 @@ def judge_attempts(connection: Connection, policies: Policies, failed: Sequence[
     attempts.note_verdicts(connection, notes)
     moved = _next_demands(connection, {key: asked[row["demand_id"]] for key, row in rows.items()}, verdicts)
     return [(item, _values(verdict, moved.get(item.row["job_id"]))) for item, verdict in decided]
-
-
-@lru_cache(maxsize=256)
-def _rules(text: str | None) -> tuple[Rule, ...]:
-    return tuple(_RULES.validate_python(json.loads(text))) if text else ()
 
 
 def _asks_for_nodes(layers: Iterable[Layer]) -> bool:

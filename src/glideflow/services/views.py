@@ -78,7 +78,7 @@ def job_id_of(database: Database, name: str) -> JobId:
         if number is not None:
             row = jobs.get(connection, JobId(number))
         elif task and index == jobs.MERGE:
-            row = jobs.at_index(connection, _task_id(connection, task), jobs.MERGE, 0)
+            row = jobs.last_merge(connection, _task_id(connection, task))
         elif task and (_number(index) or 0) < 2**31 and _number(index) is not None:
             row = jobs.at_index(connection, _task_id(connection, task), jobs.MAIN, int(index))
         else:
@@ -122,7 +122,7 @@ def task_page(database: Database, *, state: str | None, cursor: int | None, limi
 
 
 def _merge_of(connection: Connection, task_id: int) -> Mapping[str, Any] | None:
-    return jobs.at_index(connection, TaskId(task_id), jobs.MERGE, 0)
+    return jobs.last_merge(connection, TaskId(task_id))
 
 
 def task(database: Database, task_id: TaskId) -> View:

@@ -7,8 +7,8 @@ from glideflow.domain.identifiers import PilotId
 from glideflow.domain.reasons import Reason, ReasonCode, Source
 from glideflow.domain.states import PilotState
 from glideflow.services.completion import announce_ended_stages
+from glideflow.services.policies import Policies
 from glideflow.services.settlement import give_up
-from glideflow.services.verdicts import Policies
 from glideflow.store import jobs, pilots
 from glideflow.store.engine import Channel, Connection, Database, notify
 from glideflow.store.moves import reason_values

@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from glideflow.domain.identifiers import TaskId
+from glideflow.domain.identifiers import JobId, TaskId
 from glideflow.store.engine import Connection
 
 Row = dict[str, Any]
@@ -61,6 +61,11 @@ def insert(connection: Connection, files: Sequence[Mapping[str, Any]]) -> None:
         """,
         [Jsonb(list(files))],
     )
+
+
+def forget(connection: Connection, job_id: JobId) -> None:
+    """Take what a job made out of its datasets; the stored objects stay."""
+    connection.execute("DELETE FROM files WHERE job_id = %s", [job_id])
 
 
 def of_task(connection: Connection, task_id: TaskId) -> list[Row]:

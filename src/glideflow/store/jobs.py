@@ -3,16 +3,18 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, LiteralString
 
 from psycopg.types.json import Jsonb
 
 from glideflow.domain.identifiers import DemandId, JobId, TaskId
 from glideflow.domain.job import JobPlan
+from glideflow.domain.reasons import Reason
 from glideflow.domain.states import JobState
 from glideflow.store import demands
 from glideflow.store.engine import Connection
-from glideflow.store.moves import move_each, strings
+from glideflow.store.moves import move, move_each, strings
 
 Row = dict[str, Any]
 
@@ -214,6 +216,37 @@ def at_index(connection: Connection, task_id: TaskId, stage: str, index: int) ->
     ).fetchone()
 
 
+def last_merge(connection: Connection, task_id: TaskId) -> Row | None:
+    """Return the merge job of a task; of several, each made because more main jobs were done, the last."""
+    return connection.execute(
+        f"{_NAMED} WHERE j.task_id = %s AND j.stage = 'merge' ORDER BY j.index DESC LIMIT 1", [task_id]
+    ).fetchone()
+
+
+def done_since(connection: Connection, task_id: TaskId, at: datetime) -> bool:
+    """Tell whether main jobs of a task were done after some time."""
+    row = connection.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM jobs WHERE task_id = %s AND stage = 'main' AND state = 'done' AND ended_at > %s
+        ) AS found
+        """,
+        [task_id, at],
+    ).fetchone()
+    return bool((row or {})["found"])
+
+
+def run_again(connection: Connection, job_ids: Iterable[JobId], reason: Reason) -> list[JobId]:
+    """Make failed and cancelled jobs ready, as if they had never run; returns those that were."""
+    return move(
+        connection,
+        JobState.READY,
+        job_ids,
+        reason=reason,
+        set_also=", ended_at = NULL, not_before = NULL, failures = 0, rule_counts = NULL",
+    )
+
+
 def counts_in(connection: Connection, task_id: TaskId, *, first: int, last: int) -> dict[str, int]:
     """Count a task's main jobs by state in a range of their numbers."""
     rows = connection.execute(
@@ -245,10 +278,16 @@ def with_open_stage(connection: Connection, task_ids: Iterable[int]) -> set[int]
     return {row["id"] for row in rows}
 
 
-def of_task(connection: Connection, task_id: TaskId, states: Iterable[JobState]) -> list[JobId]:
-    """Return the ids of a task's jobs in some states."""
+def of_task(
+    connection: Connection, task_id: TaskId, states: Iterable[JobState], *, stage: str | None = None
+) -> list[JobId]:
+    """Return the ids of a task's jobs in some states, of one stage or of all."""
     rows = connection.execute(
-        "SELECT id FROM jobs WHERE task_id = %s AND state = ANY(%s) ORDER BY id", [task_id, strings(states)]
+        """
+        SELECT id FROM jobs WHERE task_id = %(task)s AND state = ANY(%(states)s)
+            AND (%(stage)s::text IS NULL OR stage = %(stage)s) ORDER BY id
+        """,
+        {"task": task_id, "states": strings(states), "stage": stage},
     )
     return [JobId(row["id"]) for row in rows]
 
