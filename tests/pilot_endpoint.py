@@ -38,6 +38,7 @@ SETTINGS = {
     "grace_seconds": 2.0,
     "log_interval_seconds": 0.2,
     "log_limit_bytes": 1_000_000,
+    "file_limit_bytes": 10_000_000,
     "retry_seconds": 60.0,
 }
 

@@ -43,6 +43,7 @@ class Settings:
     grace_seconds: float
     log_interval_seconds: float
     log_limit_bytes: int
+    file_limit_bytes: int
     retry_seconds: float
 
 

@@ -58,7 +58,7 @@ def _work(arguments: Arguments, ends_at: float, log: PilotLog, guard: Guard) -> 
         settings = _register(arguments, endpoint, log, ends_at)
         patience = Patience()
         patience.retry_seconds = settings.retry_seconds
-        stager = Stager(endpoint, patience)
+        stager = Stager(endpoint, patience, settings.file_limit_bytes)
         outbox = Outbox(root / "reports.jsonl")
         task_files = TaskFiles(root / "files", stager.fetch_task_file)
         tools = Tools(
@@ -173,6 +173,7 @@ def _read_settings(document: Dict[str, Any]) -> Settings:
         grace_seconds=float(document["grace_seconds"]),
         log_interval_seconds=float(document["log_interval_seconds"]),
         log_limit_bytes=int(document["log_limit_bytes"]),
+        file_limit_bytes=int(document["file_limit_bytes"]),
         retry_seconds=float(document["retry_seconds"]),
     )
 

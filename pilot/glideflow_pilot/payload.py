@@ -166,6 +166,8 @@ class Payload:
 
     def _stage_out(self, sandbox: Sandbox) -> List[Dict[str, Any]]:
         paths = [(file, sandbox.output(file.file)) for file in self.order.outputs]
+        for file, path in paths:
+            self._tools.stager.check_size(file, path)
         return [self._tools.stager.store_output(file, path, self._halt) for file, path in paths]
 
     def _environment(self, folder: Path) -> Dict[str, str]:

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from glideflow_pilot import __version__
 from glideflow_pilot.endpoint import BLOCK_BYTES, CONNECT_SECONDS, TRANSFER_SECONDS, Endpoint, Refused, Unreachable
 from glideflow_pilot.orders import InputFile, OutputFile, SandboxFile
-from glideflow_pilot.reasons import STAGE_IN_FAILED, STAGE_OUT_FAILED, Failure
+from glideflow_pilot.reasons import OUTPUT_TOO_LARGE, STAGE_IN_FAILED, STAGE_OUT_FAILED, Failure
 from glideflow_pilot.retries import Abandoned, Patience
 
 MAX_REDIRECTS = 5
@@ -35,9 +35,9 @@ class Corrupt(Refused):
 class Stager:
     """Moves files for all payloads of the pilot."""
 
-    def __init__(self, endpoint: Endpoint, patience: Patience) -> None:
-        """Work with the server's storage and with foreign servers."""
-        self._endpoint, self._patience = endpoint, patience
+    def __init__(self, endpoint: Endpoint, patience: Patience, file_limit_bytes: int) -> None:
+        """Work with the server's storage, which takes files up to a limit, and with foreign servers."""
+        self._endpoint, self._patience, self._file_limit_bytes = endpoint, patience, file_limit_bytes
 
     def fetch_task_file(self, file: SandboxFile, target: Path, halt: threading.Event) -> None:
         """Fetch one file of the task; raises `Failure`."""
@@ -61,6 +61,16 @@ class Stager:
         else:
             raise Failure(STAGE_IN_FAILED, f"input {file.name}: the pilot cannot read {url}; use https, http or file")
 
+    def check_size(self, file: OutputFile, source: Path) -> None:
+        """Refuse, before anything is sent, an output that the server would refuse; raises `Failure`."""
+        size = source.stat().st_size
+        if size > self._file_limit_bytes:
+            text = (
+                f"output {file.file} has {size} bytes, and the server takes {self._file_limit_bytes} at most for one"
+                " file: write several files"
+            )
+            raise Failure(OUTPUT_TOO_LARGE, text, source="payload")
+
     def store_output(self, file: OutputFile, source: Path, halt: threading.Event) -> Dict[str, Any]:
         """Store one output and return its entry in the report; raises `Failure`."""
         with source.open("rb") as stream:
@@ -73,6 +83,8 @@ class Stager:
                 self._patience.persist(lambda: self._put(path, stream, headers), halt)
             except (Refused, Unreachable) as error:
                 text = f"output {file.file} could not be stored as {file.path}: {error}"
+                if isinstance(error, Refused) and error.code == "too_large":
+                    raise Failure(OUTPUT_TOO_LARGE, text, source="payload") from error
                 raise Failure(STAGE_OUT_FAILED, text) from error
         return {"name": file.name, "path": file.path, "size_bytes": size, "sha256": digest.hexdigest()}
 

@@ -135,6 +135,10 @@ class Settings(BaseSettings):
     max_sandbox_mb: int = Field(default=100, ge=1)
     """Largest single sandbox file, in MB (10^6 bytes)."""
 
+    max_file_mb: int = Field(default=20_000, ge=1)
+    """Largest single file that the endpoint's storage takes, an output of a job or an uploaded input, in MB
+    (10^6 bytes)."""
+
     heartbeat_seconds: float = Field(default=10.0, gt=0)
     """Time between two words of a busy pilot."""
 

@@ -15,8 +15,10 @@ import pytest
 
 from glideflow.domain.identifiers import PilotId
 from glideflow.identity.secrets import hashed
+from glideflow.services.storage import Storage
 from glideflow.settings import load_settings
-from glideflow.store import pilots
+from glideflow.store import files, pilots
+from glideflow.store.engine import Connection
 from glideflow.testing.endpoint import RunningEndpoint, run_endpoint
 
 REASON = {"code": "payload_exit", "text": "the command ended with exit code 3", "source": "payload"}
@@ -370,3 +372,45 @@ def test_a_full_disk_of_the_endpoint_is_said_and_nothing_is_stored(
     assert [path for path in endpoint.home.storage.rglob("*") if path.is_file()] == []
     pilot.exchange(reports=[pilot.finished(order, exit_code=0, outputs=pilot.store(order, b"x"))])
     assert state_of(user, order) == "done"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_file_above_the_limit_is_refused_and_nothing_is_stored(
+    endpoint: RunningEndpoint, user: httpx.Client, pilot: Pilot, monkeypatch: pytest.MonkeyPatch, announced: bool
+) -> None:
+    monkeypatch.setitem(vars(endpoint.context.settings), "max_file_mb", 1)
+    submit(user, outputs={"result": {"file": "r.txt"}})
+    order = pilot.exchange(want=1)["jobs"][0]
+    # Without an announced length the bytes come in chunks, and are counted.
+    content = b"x" * 1_000_001
+    body = content if announced else iter([content[:700_000], content[700_000:]])
+    answer = pilot.http.put(order["outputs"][0]["path"], content=body)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert "is larger than 1000000 bytes, the most that one file may have" in answer.json()["detail"]
+    assert "max_file_mb" in answer.json()["detail"]
+    assert [path for path in endpoint.home.storage.rglob("*") if path.is_file()] == []
+    digest = hashlib.sha256(content).hexdigest()
+    assert user.put(f"/storage/inputs/{digest}/input", content=content).status_code == 413
+    pilot.exchange(reports=[pilot.finished(order, exit_code=0, outputs=pilot.store(order, content[:-1]))])
+    assert state_of(user, order) == "done"
+
+
+def test_an_object_is_on_the_disk_before_its_row_says_that_it_is_there(
+    endpoint: RunningEndpoint, user: httpx.Client, pilot: Pilot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    persist, record = Storage.persist, files.record_object
+
+    def persisting(storage: Storage, folder: Path) -> None:
+        persist(storage, folder)
+        happened.append("on the disk")
+
+    def recording(connection: Connection, facts: dict[str, Any]) -> None:
+        happened.append("row")
+        record(connection, facts)
+
+    monkeypatch.setattr(Storage, "persist", persisting)
+    monkeypatch.setattr(files, "record_object", recording)
+    submit(user, outputs={"result": {"file": "r.txt"}})
+    pilot.store(pilot.exchange(want=1)["jobs"][0], b"x")
+    assert happened == ["on the disk", "row"]

@@ -276,6 +276,34 @@ def test_storage_that_refuses_an_output_fails_the_attempt(start: Start) -> None:
     assert "507" in text
 
 
+def test_output_above_the_server_s_limit_fails_the_job_and_nothing_is_sent(start: Start) -> None:
+    endpoint, _ = start(file_limit_bytes=1000)
+    outputs = [{"name": "small", "file": "small"}, {"name": "big", "file": "big"}]
+    command = "head -c 1000 /dev/zero > small; head -c 1001 /dev/zero > big"
+    report = endpoint.report(endpoint.add_job(command, outputs=outputs))
+    assert reason_of(report) == (
+        "output_too_large",
+        "output big has 1001 bytes, and the server takes 1000 at most for one file: write several files",
+    )
+    assert report["reason"]["source"] == "payload"
+    assert not endpoint.files
+
+
+def test_output_that_the_server_finds_too_large_is_sent_once(start: Start) -> None:
+    endpoint, _ = start()
+    tries: list[str] = []
+
+    def refuse(path: str, checksum: str, data: bytes) -> tuple[int, dict[str, Any]]:
+        tries.append(path)
+        return 413, {"code": "too_large", "detail": "the server's own words"}
+
+    endpoint.put_file = refuse  # type: ignore[method-assign]
+    code, text = reason_of(endpoint.report(endpoint.add_job("echo > b", outputs=[{"name": "b", "file": "b"}])))
+    assert code == "output_too_large"
+    assert "the server's own words" in text
+    assert len(tries) == 1
+
+
 def test_lost_log_never_fails_the_job(start: Start) -> None:
     endpoint, _ = start()
     endpoint.before = lambda method, path: 500 if path.endswith("/log") else None

@@ -72,7 +72,7 @@ def stager(endpoint: PilotEndpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setattr(retries, "FIRST_SECONDS", 0.01)
     client = Endpoint(endpoint.url, endpoint.ca_file)
     client.authenticate(f"{PILOT_ID}.{SESSION_KEY}")
-    yield Stager(client, Patience())
+    yield Stager(client, Patience(), file_limit_bytes=1_000_000)
     client.close()
 
 

@@ -121,6 +121,21 @@ def test_failed_command_is_explained_and_its_log_can_be_read(instance: Instance)
     assert instance.user.get(f"/v1/jobs/{job['id']}/log").text == "because\n"
 
 
+def test_output_that_is_too_large_ends_the_job_at_once_and_says_so(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(vars(instance.endpoint.context.settings), "max_file_mb", 1)
+    instance.start_pilot()
+    command = "head -c 1000001 /dev/zero > big"
+    task = instance.submit({"command": command, "outputs": {"big": {"file": "big"}}, "retries": 3})
+    assert instance.wait(task)["by_state"] == {"failed": 1}
+    job = instance.job(task)
+    assert job["reason"]["code"] == "output_too_large"
+    assert "output big has 1000001 bytes" in job["reason"]["text"]
+    explained = instance.user.get(f"/v1/jobs/{job['id']}/explain").text
+    assert "System rule output-too-large: the job fails at once" in explained
+
+
 def test_killed_job_ends_on_the_node(instance: Instance) -> None:
     pilot = instance.start_pilot()
     task = instance.submit({"command": "touch here; sleep 300"})

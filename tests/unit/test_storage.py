@@ -2,6 +2,7 @@
 """The embedded storage: complete objects below one folder, and nothing outside."""
 
 import hashlib
+import os
 import zlib
 from pathlib import Path
 
@@ -10,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideflow.errors import NotFound
-from glideflow.services.storage import BadPath, ChecksumMismatch, Storage, missing_sandboxes, sandbox_path
+from glideflow.services.storage import (
+    BadPath,
+    ChecksumMismatch,
+    Limit,
+    Storage,
+    TooLarge,
+    missing_sandboxes,
+    sandbox_path,
+)
 
 
 @pytest.fixture
@@ -60,6 +69,38 @@ def test_a_complete_object_survives_a_failed_second_try(storage: Storage) -> Non
     with pytest.raises(ChecksumMismatch):
         put(storage, "a", b"bad", announced=b"good")
     assert storage.existing("a").read_bytes() == b"good"
+
+
+def test_more_than_the_limit_is_refused_as_soon_as_it_came_and_leaves_nothing(storage: Storage) -> None:
+    limit = Limit(size_bytes=4, remedy="write less")
+    with storage.receive("a", limit) as incoming:
+        incoming.write(b"1234")
+        assert incoming.complete(None).size_bytes == 4
+    with storage.receive("b", limit) as incoming:
+        incoming.write(b"1234")
+        with pytest.raises(TooLarge, match="b is larger than 4 bytes, the most that one file may have: write less"):
+            incoming.write(b"5")
+    assert [path.name for path in storage.root.iterdir()] == ["a"]
+
+
+def test_a_complete_object_and_the_way_to_it_are_on_the_disk(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(storage.root)
+        # A folder is synced when the new name is in it already.
+        names = sorted(each.name for each in (storage.root / path).iterdir()) if (storage.root / path).is_dir() else []
+        synced.append(f"{path}: {' '.join(names)}" if names else path.suffix)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    put(storage, "tasks/1/2/a", b"x")
+    assert synced == [".part", "tasks/1/2: a", "tasks/1: 2", "tasks: 1", ".: tasks"]
+    synced.clear()
+    put(storage, "tasks/1/2/b", b"x")
+    put(storage, "tasks/1/3/c", b"x")
+    assert synced == [".part", "tasks/1/2: a b", ".part", "tasks/1/3: c", "tasks/1: 2 3"]
 
 
 @pytest.mark.parametrize("path", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "./a", "a/.", "a\x00b", "a\nb", "a/"])

@@ -16,7 +16,7 @@ OWN = "failure_policy:\n  - name: never\n    fail: true\n"
 
 def test_without_a_file_the_one_of_the_package_holds(tmp_path: Path) -> None:
     found = load_system_policy(load_settings(tmp_path))
-    assert [rule.name for rule in found.rules] == ["wall-time", "pilot", "any-failure"]
+    assert [rule.name for rule in found.rules] == ["wall-time", "output-too-large", "pilot", "any-failure"]
     assert found.path == resource_dir("config") / "failure_policy.yaml"
 
 

@@ -45,6 +45,7 @@ def pilot_settings(settings: Settings, site: Site | None) -> dict[str, float]:
         "grace_seconds": chosen.vacate_seconds / 2,
         "log_interval_seconds": LOG_INTERVAL_SECONDS,
         "log_limit_bytes": settings.log_limit_mb * 1_000_000,
+        "file_limit_bytes": settings.max_file_mb * 1_000_000,
         "retry_seconds": RETRY_SECONDS,
     }
 

@@ -15,7 +15,7 @@ from glideflow.api.problems import problem
 from glideflow.domain.identifiers import AttemptId, PilotId
 from glideflow.domain.identity import Identity
 from glideflow.errors import NotAllowed
-from glideflow.services.storage import Incoming, StoredObject, sandbox_path
+from glideflow.services.storage import Incoming, Limit, Storage, StoredObject, sandbox_path
 from glideflow.store import files
 
 router = APIRouter(tags=["storage"])
@@ -27,18 +27,22 @@ _OWN_OUTPUT = re.compile(r"tasks/[0-9]{1,18}/([0-9]{1,18})/.+")
 _OWN_INPUT = re.compile(r"inputs/[0-9a-f]{64}/[^/]+")
 
 
-async def _receive(request: Request, incoming: Incoming, sha256: str | None, limit: int | None) -> StoredObject | None:
-    """Write the request's body to an object; None when it is longer than the limit."""
-    block, size = bytearray(), 0
-    async for part in request.stream():
-        block += part
-        size += len(part)
-        if limit is not None and size > limit:
-            return None
-        if len(block) >= _BLOCK:
-            await run_in_threadpool(incoming.write, bytes(block))
-            block.clear()
-    return await run_in_threadpool(_complete, incoming, bytes(block), sha256)
+async def _receive(request: Request, storage: Storage, path: str, sha256: str | None, limit: Limit) -> StoredObject:
+    """Write the request's body to an object.
+
+    Raises:
+        TooLarge: It is larger than the limit, by its announced length or by what came; nothing is stored.
+        ChecksumMismatch: Something else than announced came; nothing is stored.
+    """
+    limit.check(path, int(request.headers.get("content-length", 0)))
+    with await run_in_threadpool(storage.receive, path, limit) as incoming:
+        block = bytearray()
+        async for part in request.stream():
+            block += part
+            if len(block) >= _BLOCK:
+                await run_in_threadpool(incoming.write, bytes(block))
+                block.clear()
+        return await run_in_threadpool(_complete, incoming, bytes(block), sha256)
 
 
 def _complete(incoming: Incoming, block: bytes, sha256: str | None) -> StoredObject:
@@ -67,11 +71,17 @@ async def put_object(request: Request, context: ContextOf, who: Anyone, path: st
     """Store an object; it appears when it is complete and its checksum is right."""
     context.storage.locate(path)
     await run_in_threadpool(_authorise_write, context, who, path)
-    with context.storage.receive(path) as incoming:
-        stored = await _receive(request, incoming, request.headers.get(_CHECKSUM), limit=None)
+    stored = await _receive(request, context.storage, path, request.headers.get(_CHECKSUM), _file_limit(context))
     facts = vars(stored)
     await run_in_threadpool(_record, context, facts)
     return JSONResponse(facts, status_code=201)
+
+
+def _file_limit(context: Context) -> Limit:
+    return Limit(
+        size_bytes=context.settings.max_file_mb * 1_000_000,
+        remedy="write several files, or let the endpoint's operator raise the setting max_file_mb",
+    )
 
 
 def _record(context: Context, facts: dict[str, Any]) -> None:
@@ -102,10 +112,9 @@ async def put_sandbox(request: Request, context: ContextOf, user: User, sha256: 
     """Store a task file under its checksum."""
     if not _SHA256.fullmatch(sha256):
         return problem(422, "bad_request", "the address of a sandbox file is its SHA-256, 64 hexadecimal digits")
-    limit = context.settings.max_sandbox_mb * 1_000_000
-    with context.sandboxes.receive(sandbox_path(sha256)) as incoming:
-        stored = await _receive(request, incoming, sha256, limit)
-    if stored is None:
-        text = f"a sandbox file has at most {limit} bytes: use `inputs.files` for large files"
-        return problem(413, "too_large", text)
+    limit = Limit(
+        size_bytes=context.settings.max_sandbox_mb * 1_000_000,
+        remedy="files of the sandbox are small, use `inputs.files` for large ones",
+    )
+    stored = await _receive(request, context.sandboxes, sandbox_path(sha256), sha256, limit)
     return JSONResponse({"sha256": stored.sha256, "size_bytes": stored.size_bytes}, status_code=201)

@@ -33,6 +33,8 @@ class ReasonCode(StrEnum):
     """The command ended well but did not write a declared output: check the names under `outputs`."""
     OUTPUT_CORRUPT = "output_corrupt"
     """A stored output differs in size or checksum from what the pilot wrote; the job is run again."""
+    OUTPUT_TOO_LARGE = "output_too_large"
+    """A declared output is larger than the endpoint takes (setting `max_file_mb`): write several files."""
     STAGE_IN_FAILED = "stage_in_failed"
     """An input or sandbox file could not be fetched: check its URL, or retry when its server is back."""
     STAGE_OUT_FAILED = "stage_out_failed"

@@ -4,6 +4,7 @@
 import hashlib
 import os
 import secrets
+import threading
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import BinaryIO, Self
 from glideflow.errors import NotFound, UserError
 
 _MAX_PATH = 1024
+_MOST_REMEMBERED = 10_000
 
 
 class BadPath(UserError):
@@ -26,6 +28,36 @@ class ChecksumMismatch(UserError):
 
     code = "checksum_mismatch"
     status = 422
+
+
+class TooLarge(UserError):
+    """More bytes than the storage takes for one object."""
+
+    code = "too_large"
+    status = 413
+
+    def __init__(self, name: str, limit_bytes: int, remedy: str) -> None:
+        self.limit_bytes = limit_bytes
+        super().__init__(f"{name} is larger than {limit_bytes} bytes, the most that one file may have: {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """How large an object may be."""
+
+    size_bytes: int
+    """The most."""
+    remedy: str
+    """What to do about a larger one."""
+
+    def check(self, name: str, size_bytes: int) -> None:
+        """Refuse an object that is, or is announced as, larger.
+
+        Raises:
+            TooLarge: It is.
+        """
+        if size_bytes > self.size_bytes:
+            raise TooLarge(name, self.size_bytes, self.remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +86,8 @@ class Storage:
     def __init__(self, root: Path) -> None:
         self.root = root
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._durable: set[Path] = set()
 
     def locate(self, path: str) -> Path:
         """Return where an object is, or would be.
@@ -92,17 +126,49 @@ class Storage:
         except FileNotFoundError:
             return None
 
-    def receive(self, path: str) -> "Incoming":
-        """Start to write an object; it appears under its name when it is complete."""
-        return Incoming(self.locate(path), path)
+    def receive(self, path: str, limit: Limit | None = None) -> "Incoming":
+        """Start to write an object; it appears under its name when it is complete.
+
+        Args:
+            path: Its path in the storage.
+            limit: How large it may be; None for what we write ourselves.
+        """
+        return Incoming(self, path, limit)
+
+    def persist(self, folder: Path) -> None:
+        """Return when the names in a folder, and the folder's own way from the root, outlive a power cut.
+
+        Args:
+            folder: A folder of the storage.
+        """
+        _sync(folder)
+        above = []
+        while folder != self.root and folder not in self._durable:
+            above.append(folder)
+            folder = folder.parent
+            _sync(folder)
+        with self._lock:
+            if len(self._durable) > _MOST_REMEMBERED:
+                self._durable.clear()
+            self._durable.update(above)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Incoming:
     """An object on its way in: written beside its place, measured on the way, renamed at the end."""
 
-    def __init__(self, target: Path, path: str) -> None:
-        self._target = target
+    def __init__(self, storage: Storage, path: str, limit: Limit | None) -> None:
+        self._storage = storage
+        self._target = target = storage.locate(path)
         self._path = path
+        self._limit = limit
         self._sha256 = hashlib.sha256()
         self._adler32 = 1
         self._size = 0
@@ -122,7 +188,13 @@ class Incoming:
         self._partial.unlink(missing_ok=True)
 
     def write(self, chunk: bytes) -> None:
-        """Append bytes."""
+        """Append bytes.
+
+        Raises:
+            TooLarge: There are more than the limit says; the object will not be stored.
+        """
+        if self._limit is not None:
+            self._limit.check(self._path, self._size + len(chunk))
         self._stream.write(chunk)
         self._sha256.update(chunk)
         self._adler32 = zlib.adler32(chunk, self._adler32)
@@ -132,7 +204,7 @@ class Incoming:
             self._last = chunk[-1:]
 
     def complete(self, sha256: str | None) -> StoredObject:
-        """Check the bytes and give the object its name.
+        """Check the bytes and give the object its name; it is there for good when this returns.
 
         Args:
             sha256: What the sender announced; None skips the check.
@@ -149,6 +221,7 @@ class Incoming:
         os.fsync(self._stream.fileno())
         self._stream.close()
         self._partial.rename(self._target)
+        self._storage.persist(self._target.parent)
         return StoredObject(
             path=self._path,
             size_bytes=self._size,
