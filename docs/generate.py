@@ -143,7 +143,7 @@ def sites_page() -> str:
     """The sites file."""
     text = (
         "`sites.yaml` in the home, or the file of the setting `sites_file`, holds a list `sites` with an entry per "
-        "site. An example with all keys: `config/sites.example.yaml`."
+        "site. An example: `config/sites.example.yaml`; how to write one: [Describe sites](../how-to/sites.md)."
     )
     return model_page("Sites file", text, Site.model_json_schema())
 

@@ -56,7 +56,7 @@ class Factory:
         self._sites = load_sites(settings, instance.launcher or None, instance.slots or None)
         policies = Policies(sites=self._sites, system=load_system_policy(settings).rules)
         self._launchers = make_launchers(settings, home, list(self._sites.values()))
-        self._provisioner = Provisioner(self._database, policies, self._launchers, instance.rest_url)
+        self._provisioner = Provisioner(self._database, self._sites, policies, self._launchers, instance.rest_url)
         self.stop = threading.Event()
 
     def run(self) -> None:
@@ -74,14 +74,13 @@ class Factory:
         self._database.close()
 
     def _cycle(self) -> None:
-        for site in self._sites.values():
-            try:
-                self._provisioner.cycle(site)
-            except ServiceError as error:
-                logger.warning("site %s: %s", site.name, error)
-            except Exception:
-                # One site's trouble must not stop the pilots of the others.
-                logger.exception("site %s: the cycle failed; it is tried again", site.name)
+        try:
+            self._provisioner.cycle()
+        except ServiceError as error:
+            logger.warning("%s", error)
+        except Exception:
+            # A mistake here must not end the watch over the pilots.
+            logger.exception("the cycle failed; it is tried again")
 
 
 def main() -> int:

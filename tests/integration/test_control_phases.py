@@ -12,6 +12,7 @@ from dispatch_world import FakePilot, World
 from glideflow.domain.identifiers import JobId, TaskId
 from glideflow.domain.messages import Answer, Outcome
 from glideflow.domain.reasons import ReasonCode
+from glideflow.domain.shares import ShareConfig
 from glideflow.domain.states import AttemptState, JobState, TaskState
 from glideflow.errors import IllegalTransition
 from glideflow.services import completion, control, explain, planning, views
@@ -31,6 +32,11 @@ def world(database_url: str, tmp_path: Path) -> Iterator[World]:
     made = World(database_url, tmp_path)
     yield made
     made.close()
+
+
+def explained(world: World, scene: "Scene") -> views.View:
+    now = world.rows("SELECT now()")[0]["now"]
+    return explain.explain(scene.database, ShareConfig(), scene.job, now)
 
 
 class Scene:
@@ -121,10 +127,7 @@ def test_a_paused_job_is_not_handed_out_until_it_is_resumed(world: World, state:
     assert take(world, world.pilot()) == []
     if scene.state == "ready":
         sentence = f"It is paused: `glideflow resume --job {scene.job}` lets it go on."
-        assert (
-            explain.explain(scene.database, scene.job, world.rows("SELECT now()")[0]["now"])["sentences"][-1]
-            == sentence
-        )
+        assert explained(world, scene)["sentences"][-1] == sentence
     twice(lambda: control.resume_job(scene.database, scene.job, RESUMED), lambda: views.job(scene.database, scene.job))
     assert not views.job(scene.database, scene.job)["paused"]
     assert len(take(world, world.pilot())) == int(state in ("ready", "waiting", "running"))
@@ -155,7 +158,7 @@ def test_a_priority_holds_for_a_job_that_is_not_done(world: World, state: str) -
 @pytest.mark.parametrize("state", [*OPEN, *ENDED])
 def test_every_state_of_a_job_is_explained(world: World, state: str) -> None:
     scene = Scene(world, state)
-    found = explain.explain(scene.database, scene.job, world.rows("SELECT now()")[0]["now"])
+    found = explained(world, scene)
     assert (found["job"]["state"], bool(found["sentences"])) == (state, True)
 
 

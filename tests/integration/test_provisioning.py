@@ -50,7 +50,7 @@ def launcher() -> FakeLauncher:
 
 @pytest.fixture
 def provisioner(database: Database, launcher: FakeLauncher) -> Provisioner:
-    return Provisioner(database, POLICIES, {"here": launcher}, "https://localhost:1")
+    return Provisioner(database, {"here": SITE}, POLICIES, {"here": launcher}, "https://localhost:1")
 
 
 @pytest.fixture
@@ -106,8 +106,8 @@ def age(database: Database, column: str, seconds: int) -> None:
 def test_pilots_are_sent_for_ready_jobs_and_not_twice(
     database: Database, launcher: FakeLauncher, provisioner: Provisioner, task: TaskId
 ) -> None:
-    assert provisioner.cycle(SITE).n == 4
-    assert provisioner.cycle(SITE).n == 0
+    assert provisioner.cycle()["here"].n == 4
+    assert provisioner.cycle()["here"].n == 0
     assert len(launcher.launches) == 4
     assert states(database) == {"submitted": 4}
     with database.transaction() as connection:
@@ -115,17 +115,17 @@ def test_pilots_are_sent_for_ready_jobs_and_not_twice(
 
 
 def test_nothing_is_sent_without_demand(database: Database, launcher: FakeLauncher, provisioner: Provisioner) -> None:
-    assert provisioner.cycle(SITE).reasons == ("no ready job fits the site",)
+    assert provisioner.cycle()["here"].reasons == ("no ready job is meant for the site",)
     assert launcher.launches == []
 
 
 def test_an_unreachable_batch_system_sends_nothing_and_gives_nothing_up(
     database: Database, launcher: FakeLauncher, provisioner: Provisioner, task: TaskId
 ) -> None:
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     age(database, "planned_at", 3600)
     launcher.failure = CondorError("the schedd does not answer")
-    decision = provisioner.cycle(SITE)
+    decision = provisioner.cycle()["here"]
     assert (decision.n, decision.reasons) == (0, ("nothing is sent: the schedd does not answer",))
     assert states(database) == {"submitted": 4}
 
@@ -138,19 +138,19 @@ def test_pilots_that_were_not_taken_are_failed_with_the_reason_and_sent_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(launcher, "launch", refuse)
-        assert "submit refused" in provisioner.cycle(SITE).reasons[-1]
+        assert "submit refused" in provisioner.cycle()["here"].reasons[-1]
     assert states(database) == {"failed": 4}
     # Most recent pilots failed at once: one is sent to try.
-    assert provisioner.cycle(SITE).n == 1
+    assert provisioner.cycle()["here"].n == 1
 
 
 def test_a_pilot_whose_submission_was_not_noted_before_a_crash_is_found_again(
     database: Database, launcher: FakeLauncher, provisioner: Provisioner, task: TaskId
 ) -> None:
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     with database.transaction() as connection:
         connection.execute("UPDATE pilots SET state = 'planned', batch_id = NULL")
-    assert provisioner.cycle(SITE).n == 0
+    assert provisioner.cycle()["here"].n == 0
     assert states(database) == {"submitted": 4}
     with database.transaction() as connection:
         assert {row["batch_id"] for row in pilots.open_at(connection, "here")} == {"1.0", "1.1", "1.2", "1.3"}
@@ -159,15 +159,15 @@ def test_a_pilot_whose_submission_was_not_noted_before_a_crash_is_found_again(
 def test_a_killed_pilots_job_is_given_to_others(
     database: Database, launcher: FakeLauncher, provisioner: Provisioner, task: TaskId
 ) -> None:
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     pilot_id = enter(database, launcher)
     (taken,) = claim(database, pilot_id)
     launcher.vanish(pilot_id)
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     # Its good-bye may still be on its way.
     assert states(database)["registered"] == 1
     age(database, "last_seen_at", 60)
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     assert states(database)["vanished"] == 1
     with database.transaction() as connection:
         job = jobs.get(connection, taken["id"])
@@ -178,21 +178,21 @@ def test_a_killed_pilots_job_is_given_to_others(
 def test_a_pilot_that_never_registered_is_failed_when_it_is_gone(
     database: Database, launcher: FakeLauncher, provisioner: Provisioner, task: TaskId
 ) -> None:
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     launcher.vanish(launcher.launches[0].pilot_id)
     age(database, "planned_at", 120)
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     assert states(database)["failed"] == 1
 
 
 def test_a_held_pilot_is_shown_as_held_and_removed_by_the_policy(
     database: Database, launcher: FakeLauncher, provisioner: Provisioner, task: TaskId
 ) -> None:
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     pilot_id = enter(database, launcher)
     (taken,) = claim(database, pilot_id)
     launcher.hold(pilot_id, 3, 42, "pilot bootstrap failed")
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     assert pilot_id in launcher.removed
     assert states(database)["failed"] == 1
     with database.transaction() as connection:
@@ -204,46 +204,46 @@ def test_a_held_pilot_is_shown_as_held_and_removed_by_the_policy(
 def test_a_pilot_that_ended_and_is_still_in_the_queue_is_removed_after_a_while(
     database: Database, launcher: FakeLauncher, provisioner: Provisioner, task: TaskId
 ) -> None:
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     pilot_id = enter(database, launcher)
     with database.transaction() as connection:
         connection.execute("UPDATE pilots SET state = 'vanished', ended_at = now() WHERE id = %s", [pilot_id])
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     assert not launcher.removed
     age(database, "ended_at", 120)
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     assert list(launcher.removed) == [pilot_id]
 
 
 def test_idle_pilots_that_are_silent_are_not_counted_on(
     database: Database, launcher: FakeLauncher, provisioner: Provisioner, task: TaskId
 ) -> None:
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     for position in range(4):
         enter(database, launcher, position)
-    assert provisioner.cycle(SITE).n == 0
+    assert provisioner.cycle()["here"].n == 0
     age(database, "last_seen_at", 90)
-    assert provisioner.cycle(SITE).n == 4
+    assert provisioner.cycle()["here"].n == 4
 
 
 def test_killed_pilots_do_not_count_against_their_site(
     database: Database, launcher: FakeLauncher, provisioner: Provisioner, task: TaskId
 ) -> None:
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     with database.transaction() as connection:
         connection.execute("UPDATE pilots SET state = 'vanished', ended_at = now(), registered_at = now()")
-    assert provisioner.cycle(SITE).n == 4
+    assert provisioner.cycle()["here"].n == 4
 
 
 def test_a_killed_task_lets_its_queued_pilots_go(
     database: Database, launcher: FakeLauncher, provisioner: Provisioner, task: TaskId
 ) -> None:
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     control.kill_task(database, task, control.user_reason(ReasonCode.KILLED, "ada", None))
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     assert not launcher.removed
     age(database, "planned_at", 60)
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     assert len(launcher.removed) == 4
     assert states(database) == {"removed": 4}
 
@@ -251,7 +251,7 @@ def test_a_killed_task_lets_its_queued_pilots_go(
 def test_a_pilot_that_was_given_up_cannot_register(
     database: Database, launcher: FakeLauncher, provisioner: Provisioner, task: TaskId
 ) -> None:
-    provisioner.cycle(SITE)
+    provisioner.cycle()
     with database.transaction() as connection:
         connection.execute("UPDATE pilots SET state = 'removed'")
     with pytest.raises(RegistrationRefused):

@@ -42,6 +42,18 @@ def test_submit_prints_the_task_as_json(endpoint: FakeEndpoint, capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["id"] == 12
 
 
+def test_submit_to_one_site_prints_what_the_endpoint_warns_of(
+    endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint.on("POST", "/v1/tasks", Answer.json(task_with(warnings=["it will wait 5 min"]), 201))
+    assert run(["submit", "task.yaml", "--site", "cluster"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "task 12 (zpeak) is submitted\n"
+    assert "warning: it will wait 5 min" in captured.err.splitlines()
+    *_, request = endpoint.seen("POST", "/v1/tasks")
+    assert request.json["spec"]["site"] == "cluster"
+
+
 def test_problems_of_a_file_come_one_per_line(endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["submit", "task.yaml", "--set", "retrys=5", "--set", "priority=many"]) == 2
     allowed = ", ".join(f"`{name}`" for name in TaskSpec.model_fields)
@@ -300,6 +312,39 @@ def test_a_priority_is_set_for_a_task_or_a_job(endpoint: FakeEndpoint, capsys: p
     assert run(["priority", "--to", "9"]) == 2
 
 
+def test_shares_are_a_tree(endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = {"used": 0.75, "core_seconds": 7200.0, "cores": 4, "running": 2, "ready": 3}
+    user = {"kind": "user", "name": "ada", "share": 1.0, "target": 0.6, **numbers, "items": []}
+    group = {"kind": "group", "name": "", "share": 2.5, "target": 0.6, **numbers, "items": [user]}
+    page = {
+        "half_life_hours": 168.0,
+        "urgent_priority": 900,
+        "limits": {"running_per_user": 5000, "running_per_task": None, "users": {"bob": 7}},
+        "items": [
+            {"kind": "vo", "name": "atlas", "share": 60.0, "target": 0.6, **numbers, "items": [group]},
+            {"kind": "vo", "name": "belle", "share": 30.0, "target": None, **numbers, "items": []},
+        ],
+    }
+    endpoint.get("/v1/shares", page)
+    assert run(["shares"]) == 0
+    captured = capsys.readouterr()
+    lines = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in captured.out.splitlines()]
+    assert lines[0] == [
+        "vo, group, user", "share", "may have", "has used", "core hours", "cores now", "jobs running", "jobs ready",
+    ]  # fmt: skip
+    assert lines[1] == ["atlas", "60", "60.0%", "75.0%", "2.0", "4", "2", "3"]
+    assert [line[0] for line in lines[2:]] == ["(no group)", "ada", "belle"]
+    assert captured.out.splitlines()[3].startswith("    ada")
+    assert captured.err.splitlines() == [
+        "what was used counts half after 168 hours",
+        "tasks of priority 900 or more go before all shares",
+        "at most 5,000 jobs of one user run at once",
+        "at most 7 jobs of bob run at once",
+    ]
+    assert run(["shares", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == page
+
+
 def test_resources_are_tables(endpoint: FakeEndpoint, capsys: pytest.CaptureFixture[str]) -> None:
     pilot = {
         "id": "ab12",
@@ -315,7 +360,7 @@ def test_resources_are_tables(endpoint: FakeEndpoint, capsys: pytest.CaptureFixt
     site = {
         "name": "local",
         "launcher": "htcondor",
-        "enabled": True,
+        "status": "online",
         "cores": 1,
         "memory_mb": 1000,
         "max_pilots": 8,

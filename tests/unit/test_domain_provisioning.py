@@ -2,16 +2,17 @@
 """The number of pilots a site gets, and the reasons."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glideflow.domain.provisioning import AT_ONCE, FEW_ENDS, SiteView, decide
+from glideflow.domain.provisioning import AT_ONCE, FEW_ENDS, SiteView, decide, room
 from glideflow.domain.site import Site
 
 WIDE = Site(name="wide", max_pilots=10_000, max_queued=10_000, max_per_cycle=10_000)
-QUIET = SiteView(ready_jobs=0, ready_cores=0, queued=0, idle=0, running=0, held=0)
+QUIET = SiteView()
 
 
 def ready(jobs: int, cores: int | None = None) -> SiteView:
@@ -21,7 +22,28 @@ def ready(jobs: int, cores: int | None = None) -> SiteView:
 
 def test_no_ready_job_sends_no_pilot_and_says_so() -> None:
     decision = decide(WIDE, QUIET)
-    assert (decision.n, decision.reasons) == (0, ("no ready job fits the site",))
+    assert (decision.n, decision.reasons) == (0, ("no ready job is meant for the site",))
+
+
+def test_jobs_that_are_meant_for_better_sites_send_no_pilot() -> None:
+    decision = decide(WIDE, replace(QUIET, other_jobs=3))
+    assert decision.reasons == ("no ready job is meant for the site: better sites have pilots for 3 jobs",)
+
+
+@pytest.mark.parametrize(
+    ("limits", "view", "left"),
+    [
+        ({}, QUIET, 10_000),
+        ({"max_pilots": 9}, replace(QUIET, running=5, idle=1), 3),
+        ({"max_queued": 4}, replace(QUIET, queued=3), 1),
+        ({"max_held": 2}, replace(QUIET, held=3), 0),
+        ({}, replace(QUIET, recent_ends=8, recent_short_failures=8), 1),
+        ({"status": "drain"}, QUIET, 0),
+        ({}, replace(QUIET, stale=True), 0),
+    ],
+)
+def test_the_room_is_what_the_limits_leave(limits: dict[str, Any], view: SiteView, left: int) -> None:
+    assert room(WIDE.model_copy(update=limits), view) == left
 
 
 def test_a_small_demand_is_met_at_once() -> None:
@@ -68,7 +90,7 @@ def test_enough_pilots_on_their_way_send_none() -> None:
         ({"max_queued": 4}, replace(ready(9), queued=1), 3, "max_queued 4 leaves room for 3"),
         ({"max_per_cycle": 2}, ready(9), 2, "max_per_cycle is 2"),
         ({"max_held": 5}, replace(ready(9), held=6), 0, "6 pilots held, more than max_held 5"),
-        ({"enabled": False}, ready(9), 0, "site wide is disabled"),
+        ({"status": "drain"}, ready(9), 0, "the status of the site is drain"),
     ],
 )
 def test_each_limit_of_the_site_is_kept_and_named(limits: dict[str, int], view: SiteView, n: int, reason: str) -> None:

@@ -199,3 +199,21 @@ def test_the_tree_adds_up_what_is_below() -> None:
     assert (tree.core_seconds, tree.cores, tree.has_work) == (5.0, 10, True)
     assert (atlas.core_seconds, atlas.cores, atlas.has_work) == (5.0, 2, False)
     assert atlas.children["higgs"].children["bob"].leaf == BOB
+
+
+def test_the_place_of_a_leaf_is_its_number_among_those_with_work() -> None:
+    standing = Standing(ShareConfig(), working(ada=500.0, bob=100.0, eve=300.0))
+    assert [standing.number(("vo", "", name)) for name in ("ada", "bob", "eve")] == [(3, 3), (1, 3), (2, 3)]
+
+
+def test_the_names_of_the_file_are_known_at_each_level() -> None:
+    groups = {"higgs": {"share": 3, "users": {"ada": 2}}}
+    config = shares(
+        vos={"atlas": {"share": 60, "default_share": 5, "groups": groups, "users": {"bob": 4}}, "belle": {}}
+    )
+    assert config.named(()) == {"atlas": 60, "belle": 1}
+    assert config.named(("atlas",)) == {"higgs": 3, "": 5}
+    assert config.named(("belle",)) == {}
+    assert config.named(("atlas", "higgs")) == {"ada": 2}
+    assert config.named(("atlas", "")) == {"bob": 4}
+    assert config.named(("mars",)) == config.named(("mars", "x")) == {}

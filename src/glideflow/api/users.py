@@ -18,7 +18,8 @@ from glideflow.services import completion, control, planning, views
 from glideflow.services.attempt_logs import read_log
 from glideflow.services.explain import explain
 from glideflow.services.explain_task import explain_task
-from glideflow.services.submit import preview, submit
+from glideflow.services.share_views import share_page
+from glideflow.services.submit import advise, preview, submit
 
 router = APIRouter()
 
@@ -76,10 +77,11 @@ def submit_task(
     if dry_run:
         response.status_code = 200
         return vars(preview(context.place, submission, user))
+    advice = advise(context.place, submission.spec, user)
     task_id = submit(context.place, submission, user)
     # Planned at once and not by the flow: idle pilots start within a fraction of a second, and without Prefect too.
     background.add_task(planning.plan, context.place, task_id)
-    return _task(context, task_id)
+    return {**_task(context, task_id), "warnings": advice}
 
 
 @router.get("/v1/tasks", tags=["tasks"])
@@ -211,7 +213,7 @@ def get_job(context: ContextOf, user: User, job: str) -> dict[str, Any]:
 def explain_job(context: ContextOf, user: User, job: str) -> dict[str, Any]:
     """Say what a job waits for, or why it ended."""
     job_id = views.job_id_of(context.database, job)
-    return explain(context.database, job_id, datetime.now(UTC))
+    return explain(context.database, context.shares, job_id, datetime.now(UTC))
 
 
 @router.get("/v1/jobs/{job}/log", tags=["jobs"])
@@ -293,6 +295,12 @@ def list_pilots(
 def list_sites(context: ContextOf, user: User) -> dict[str, Any]:
     """List sites with their pilots and the last decision about each."""
     return views.site_page(context.database, context.sites.values())
+
+
+@router.get("/v1/shares", tags=["resources"])
+def list_shares(context: ContextOf, user: User) -> dict[str, Any]:
+    """Return the tree of shares: what each VO, group and user may have, has used and holds."""
+    return share_page(context.database, context.shares)
 
 
 @router.get("/v1/events", tags=["instance"])

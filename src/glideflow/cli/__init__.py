@@ -65,6 +65,7 @@ COMMANDS = (
     Command("priority", "control:priority", TASKS, "Change the priority of a task and all its jobs, or of one job."),
     Command("pilots", "listing:pilots", RESOURCES, "List pilots, the newest first."),
     Command("sites", "listing:sites", RESOURCES, "List sites, their pilots and the last decision about each."),
+    Command("shares", "shares:shares", RESOURCES, "Show what VOs, groups and users may have, have used and hold."),
     Command("datasets", "listing:datasets", RESOURCES, "List datasets, or the files of one."),
     Command("up", "service:up", INSTANCE, "Start the instance of this home."),
     Command("down", "service:down", INSTANCE, "Stop the instance of this home."),

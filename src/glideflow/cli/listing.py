@@ -90,7 +90,7 @@ def _site_decision(row: Json) -> str | None:
 SITE_COLUMNS: Columns = {
     "site": lambda row: row["name"],
     "launcher": lambda row: row["launcher"],
-    "enabled": lambda row: "yes" if row["enabled"] else "no",
+    "status": lambda row: row["status"],
     "cores": lambda row: row["cores"],
     "memory": lambda row: f"{row['memory_mb']:,} MB",
     "most pilots": lambda row: row["max_pilots"],

@@ -24,6 +24,7 @@ def submit(
     /,
     *,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    site: str | None = None,
     wait: Flag = False,
     dry_run: Flag = False,
     json: AsJson = False,
@@ -34,23 +35,26 @@ def submit(
 
     * glideflow submit hello.yaml --wait
     * glideflow submit analyse.yaml --dry-run
+    * glideflow submit analyse.yaml --site cluster
     * glideflow submit analyse.yaml --set inputs.files=[data/*.csv] --set split.events_per_job=1000
 
     Args:
         file: The task file, YAML.
         set_: Change a key of the task, as key=value with a value in YAML; may be repeated. Relative files in it are
             relative to the current folder.
+        site: Let only this site run it: the same as --set site=NAME.
         wait: Wait until the task has ended; exit status 1 when it failed.
         dry_run: Only show the jobs that would come out; nothing is stored.
         json: Print the task, or what the dry run found, as JSON.
     """
-    task_file = read_task_file(file, set_ or [])
+    task_file = read_task_file(file, [*(set_ or []), *([f"site={site}"] if site else [])])
     local = resolve(task_file, max_sandbox_mb=load_settings().max_sandbox_mb)
     with connect() as client:
         if dry_run:
             _show_plan(_placed(client, local, task_file, dry_run=True), json=json)
             return 0
         task = _placed(client, local, task_file, dry_run=False)
+        _warn(task)
         if wait:
             return follow(client, task, json=json)
     if json:
@@ -122,5 +126,9 @@ def _show_plan(plan: Json, *, json: bool) -> None:
     rest = f"; the first {len(shown)}:" if len(shown) < total else ":"
     say(f"{counted(total, 'job')} would come out{rest}")
     print_table(shown, PLAN_COLUMNS, empty="no jobs")
-    for warning in plan["warnings"]:
+    _warn(plan)
+
+
+def _warn(answer: Json) -> None:
+    for warning in answer.get("warnings", ()):
         say(f"warning: {warning}", err())

@@ -238,6 +238,10 @@ class Client(Orders):
         """Return all sites."""
         return self._items("/v1/sites", {}, None)
 
+    def shares(self) -> Json:
+        """Return the tree of shares, with the half-life and the limits."""
+        return self._call("GET", "/v1/shares")
+
     # Files
 
     def download(

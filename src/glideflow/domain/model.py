@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
+Feature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+=-]{0,199}$")]
+"""What a site provides and a task may require."""
+
 
 class Model(BaseModel):
     """Base of the parts: no unknown keys, no silent conversions, nothing changes after it was read."""

@@ -23,17 +23,19 @@ FEW_ENDS = 4
 class SiteView:
     """What is known of one site at one time."""
 
-    ready_jobs: int
-    """Ready jobs that fit a pilot of the site."""
-    ready_cores: int
+    ready_jobs: int = 0
+    """Ready jobs that are meant for the site: each is meant for one."""
+    ready_cores: int = 0
     """Cores that they ask for together."""
-    queued: int
+    other_jobs: int = 0
+    """Ready jobs that it could run, and that are meant for better sites."""
+    queued: int = 0
     """Pilots planned or submitted that have not registered."""
-    idle: int
+    idle: int = 0
     """Registered pilots without a job, that take new ones."""
-    running: int
+    running: int = 0
     """Registered pilots with jobs, the draining ones included."""
-    held: int
+    held: int = 0
     """Pilots that the batch system holds."""
     recent_ends: int = 0
     """Pilots that ended recently, in any way."""
@@ -81,14 +83,25 @@ def decide(site: Site, view: SiteView) -> Decision:
     return Decision(n=n, reasons=tuple(reasons))
 
 
+def room(site: Site, view: SiteView) -> int:
+    """Return how many pilots a site could get now if there were jobs for any number."""
+    if site.status != "online" or view.stale:
+        return 0
+    n = site.max_pilots
+    for step in (cap_pilots, cap_queued, curb_held, throttle):
+        n, _ = step(site, view, n)
+    return n
+
+
 def demand(site: Site, view: SiteView, n: int) -> tuple[int, str]:
     """As many pilots as the ready jobs fill, never more than there are jobs."""
-    if not site.enabled:
-        return 0, f"site {site.name} is disabled"
+    if site.status != "online":
+        return 0, f"the status of the site is {site.status}"
     if view.stale:
         return 0, "the batch system or the database could not be asked: nothing is sent on old numbers"
     if view.ready_jobs == 0:
-        return 0, "no ready job fits the site"
+        others = f": better sites have pilots for {_count(view.other_jobs, 'job')}" if view.other_jobs else ""
+        return 0, f"no ready job is meant for the site{others}"
     wanted = min(view.ready_jobs, max(1, ceil(view.ready_cores / site.cores)))
     return (
         wanted,

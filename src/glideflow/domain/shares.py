@@ -6,7 +6,7 @@ siblings of the tree the one is served that has used less for its share. What wa
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
 from typing import Annotated
@@ -99,6 +99,16 @@ class ShareConfig(Model):
             users, other = (its_vo.users if group == "" else {}), its_vo.default_share
             return its_vo.share, its_vo.default_share, users.get(user, other)
         return its_vo.share, its_group.share, its_group.users.get(user, its_group.default_share)
+
+    def named(self, path: Sequence[str]) -> dict[str, float]:
+        """Return the shares of what is named below a node: VOs below `()`, groups below a VO, users below a group."""
+        if not path:
+            return {name: vo.share for name, vo in self.vos.items()}
+        vo = self.vos.get(path[0], VoShares())
+        if len(path) == 1:
+            without = {"": vo.default_share} if vo.users else {}
+            return {name: group.share for name, group in vo.groups.items()} | without
+        return dict(vo.users if path[1] == "" else vo.groups.get(path[1], GroupShares()).users)
 
     def most_of_user(self, user: str) -> int | None:
         """Return how many jobs of a user may run at once; None for any number."""
@@ -283,6 +293,11 @@ class Standing:
                         return user.leaf
         raise KeyError(f"no work was known of {sorted(leaves)}")
 
+    def number(self, leaf: Leaf) -> tuple[int, int]:
+        """Return the place of a leaf among those with work, 1 for the one served next, and how many they are."""
+        place = self._place(leaf)
+        return 1 + sum(self._place(other) < place for other in self._paths), len(self._paths)
+
     def _place(self, leaf: Leaf) -> tuple[_Rank, ...]:
         vo, group, user = self._paths[leaf]
         return vo.rank, group.rank, user.rank
@@ -324,6 +339,16 @@ class Room:
         return (of_user is None or self._users.get(user, 0) < of_user) and (
             of_task is None or self._tasks.get(demand.task_id, 0) < of_task
         )
+
+    def reached(self, demand: Demand) -> str | None:
+        """Say which limit keeps more jobs of a demand from running; None where there is room."""
+        *_, user = demand.leaf
+        of_user, of_task = self._config.most_of_user(user), self._config.most_of_task(demand.max_running)
+        if of_user is not None and self._users.get(user, 0) >= of_user:
+            return f"running jobs of {user}: {self._users[user]:,}, and the limit is {of_user:,}"
+        if of_task is not None and self._tasks.get(demand.task_id, 0) >= of_task:
+            return f"running jobs of the task: {self._tasks[demand.task_id]:,}, and the limit is {of_task:,}"
+        return None
 
     def take(self, demand: Demand, number: int = 1) -> None:
         """Note that so many more jobs of a demand run; fewer where the number is negative."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from glideflow.domain.failure_rules import FailurePolicy
-from glideflow.domain.model import Model, Name, SpecError
+from glideflow.domain.model import Feature, Model, Name, SpecError
 from glideflow.domain.tolerance import Tolerance
 
 RESERVED_FILE = "job.json"
@@ -269,6 +269,8 @@ class TaskSpec(Model):
     """The working group whose share of the resources it uses."""
     site: Name | None = None
     """Only this site may run it."""
+    requires: list[Feature] = Field(default_factory=list)
+    """What a site must provide to run it, such as a software release, in the words of the sites file."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -6,20 +6,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 from glideflow.domain.identifiers import JobId
-from glideflow.domain.states import JobState, PilotState
+from glideflow.domain.shares import ShareConfig
+from glideflow.domain.states import JobState
 from glideflow.errors import NotFound
+from glideflow.services.explain_ready import where_and_when
 from glideflow.services.views import View, attempts_of, job_view
-from glideflow.store import demands, jobs, pilots
+from glideflow.store import jobs
 from glideflow.store.engine import Connection, Database
 
 Row = Mapping[str, Any]
 
 
-def explain(database: Database, job_id: JobId, now: datetime) -> View:
+def explain(database: Database, shares: ShareConfig, job_id: JobId, now: datetime) -> View:
     """Explain a job.
 
     Args:
         database: The store.
+        shares: The shares and limits.
         job_id: The job.
         now: The time, for "since" and "in".
 
@@ -35,9 +38,11 @@ def explain(database: Database, job_id: JobId, now: datetime) -> View:
             raise NotFound("job", job_id, "see `glideflow jobs TASK`")
         tries = attempts_of(connection, job_id)
         last_verdict = tries[-1]["verdict"] if tries else None
+        paused = _paused(job)
         sentences = [
             *_history(job, tries),
-            *(_paused(job) or _EXPLAIN[JobState(job["state"])](connection, {**job, "verdict": last_verdict}, now)),
+            *(paused or _EXPLAIN[JobState(job["state"])](connection, {**job, "verdict": last_verdict}, now)),
+            *(where_and_when(connection, shares, job) if job["state"] == JobState.READY and not paused else ()),
         ]
     return {"job": job_view(job), "sentences": sentences, "attempts": tries}
 
@@ -80,26 +85,6 @@ def _ready(connection: Connection, job: Row, now: datetime) -> Iterator[str]:
     ahead = jobs.ahead(connection, job)
     more = " or more" if ahead >= 10_000 else ""
     yield f"It is ready: the next free pilot that fits takes it. {ahead}{more} ready jobs like it come before it."
-    counts, decisions = pilots.counts(connection), pilots.decisions(connection)
-    choice = demands.brokerage(connection, job["demand_id"])
-    if choice["sites"] is None:
-        yield "Where it may run is worked out in a moment."
-        return
-    for name, reason in choice["brokerage"].items():
-        if name in choice["sites"]:
-            yield _site_sentence(name, counts.get(name, {}), decisions.get(name))
-        else:
-            yield f"Site {name} may not take it: {reason}."
-
-
-def _site_sentence(name: str, counts: Mapping[str, int], decision: Row | None) -> str:
-    running = counts.get(PilotState.REGISTERED, 0)
-    queued = counts.get(PilotState.SUBMITTED, 0) + counts.get(PilotState.PLANNED, 0)
-    held = counts.get(PilotState.HELD, 0)
-    text = f"Site {name} has {running} pilots running, {queued} queued and {held} held."
-    if decision is None:
-        return f"{text} No decision about more pilots was made yet: is the factory running? See `glideflow doctor`."
-    return f"{text} Last decision: {decision['pilots']} more pilots ({'; '.join(decision['reasons'])})."
 
 
 def _claimed(connection: Connection, job: Row, now: datetime) -> Iterator[str]:

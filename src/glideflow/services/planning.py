@@ -180,8 +180,15 @@ def _insert(
 ) -> None:
     demand = demands.ensure(connection, demand_of(task, jobs.MAIN, resources))
     jobs.insert(connection, TaskId(task["id"]), demand, jobs.MAIN, plans)
+    tasks.note_job_input(connection, TaskId(task["id"]), _largest_input(connection, TaskId(task["id"]), plans))
     broker(connection, place.sites)
     notify(connection, Channel.JOBS)
+
+
+def _largest_input(connection: Connection, task_id: TaskId, plans: Sequence[JobPlan]) -> int:
+    """Return what the job reads that reads most, bytes; files are fetched whole, and unknown sizes count nothing."""
+    sizes = inputs.sizes(connection, task_id, {part.file for made in plans for part in made.slices})
+    return max((sum(sizes[part.file] for part in made.slices) for made in plans), default=0)
 
 
 def _batch(plans: Iterator[JobPlan], most: int) -> Iterator[JobPlan]:

@@ -7,7 +7,8 @@ pilot unknown. Where the batch system could not be asked, nothing is sent and no
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,25 +17,24 @@ from glideflow.domain.provisioning import Decision, SiteView, decide
 from glideflow.domain.reasons import Reason, ReasonCode, Source
 from glideflow.domain.site import Site
 from glideflow.domain.states import PilotState
-from glideflow.errors import GlideflowError, ServiceError
+from glideflow.errors import DatabaseUnavailable, GlideflowError, ServiceError
 from glideflow.identity.secrets import hashed, new_secret
 from glideflow.launching.launcher import LaunchedPilot, Launcher, LaunchStatus, PilotLaunch, SettledPilot
+from glideflow.services.brokerage import broker_all
 from glideflow.services.completion import announce_ended_stages
 from glideflow.services.policies import Policies
 from glideflow.services.settlement import give_up
+from glideflow.services.site_states import states, views
 from glideflow.services.watchdog import lose
-from glideflow.store import demands, pilots, tally
+from glideflow.store import pilots, tally
 from glideflow.store.engine import Connection, Database
 from glideflow.store.moves import move, reason_values
 
 logger = logging.getLogger(__name__)
 
-_RECENT_SECONDS = 600.0
-_SHORT_SECONDS = 60.0
 _SUBMIT_GRACE = timedelta(seconds=60)
 _SILENCE_GRACE = timedelta(seconds=15)
 _UNWANTED_AFTER = timedelta(seconds=30)
-_HEARD = timedelta(seconds=60)
 _REMOVED_PER_CYCLE = 5
 _GHOST_SECONDS = 60.0
 """An orderly end, with its output transferred, takes less."""
@@ -43,46 +43,90 @@ _Row = Mapping[str, Any]
 
 
 class Provisioner:
-    """Runs the cycle of each site.
+    """Runs the cycle of all sites.
 
     Args:
         database: The store.
+        sites: The sites by name.
         policies: What becomes of the jobs of pilots that are gone.
         launcher_of: What starts the pilots of each site, by site name.
         server_url: The endpoint that pilots call.
     """
 
     def __init__(
-        self, database: Database, policies: Policies, launcher_of: Mapping[str, Launcher], server_url: str
+        self,
+        database: Database,
+        sites: Mapping[str, Site],
+        policies: Policies,
+        launcher_of: Mapping[str, Launcher],
+        server_url: str,
     ) -> None:
         self._database = database
+        self._sites = sites
         self._policies = policies
         self._launcher_of = launcher_of
         self._server_url = server_url
 
-    def cycle(self, site: Site) -> Decision:
-        """Look at one site: settle what went wrong, note what changed, and send pilots if jobs wait for some.
+    def cycle(self) -> dict[str, Decision]:
+        """Settle what went wrong and note what changed at each site, choose sites for the jobs, and send pilots there.
 
         Returns:
-            What was decided; it is kept for `glideflow sites` and `explain`.
+            What was decided for each site; it is kept for `glideflow sites` and `explain`.
 
         Raises:
-            DatabaseUnavailable: Nothing was done.
+            DatabaseUnavailable: Nothing was sent.
         """
+        trouble = {name: self._look(site) for name, site in self._sites.items()}
+        wanted = self._choose({name for name, decision in trouble.items() if decision})
+        decisions = {name: trouble[name] or self._send(site, wanted[name]) for name, site in self._sites.items()}
+        with self._database.transaction() as connection:
+            for name, decision in decisions.items():
+                pilots.save_decision(connection, name, decision.n, decision.reasons)
+        return decisions
+
+    def _look(self, site: Site) -> Decision | None:
+        """Make our rows of one site agree with its batch system; returns why nothing is sent, if so."""
+        if site.status == "offline":
+            return Decision(n=0, reasons=("the status of the site is offline: its batch system is not asked",))
         launcher = self._launcher_of[site.name]
         try:
             settled = launcher.settle(site)
             found = launcher.poll(site)
-        except ServiceError as error:
-            decision = Decision(n=0, reasons=(f"nothing is sent: {error}",))
-            logger.warning("site %s: %s", site.name, error)
-        else:
             self._note_changes(site, settled, found)
             self._remove_ghosts(site, launcher, found)
-            decision = self._send(site, launcher)
+        except DatabaseUnavailable:
+            raise
+        except ServiceError as error:
+            logger.warning("site %s: %s", site.name, error)
+            return Decision(n=0, reasons=(f"nothing is sent: {error}",))
+        except Exception:
+            # One site's trouble must not stop the pilots of the others.
+            logger.exception("site %s: the cycle failed; it is tried again", site.name)
+            return Decision(n=0, reasons=("nothing is sent: the last look at the site failed, see the factory's log",))
+        return None
+
+    def _choose(self, stale: Collection[str]) -> dict[str, SiteView]:
+        """Choose sites for all open demands.
+
+        Args:
+            stale: Sites whose batch systems could not be asked: no pilot can be sent there now.
+
+        Returns:
+            What is known of each site, and the jobs that are meant for it.
+        """
         with self._database.transaction() as connection:
-            pilots.save_decision(connection, site.name, decision.n, decision.reasons)
-        return decision
+            looks = {name: replace(look, stale=name in stale) for name, look in views(connection, self._sites).items()}
+            found = states(connection, self._sites, looks)
+            broker_all(connection, found)
+        return {
+            name: replace(
+                looks[name],
+                ready_jobs=state.promised_jobs,
+                ready_cores=state.promised_cores,
+                other_jobs=state.fitting_jobs - state.promised_jobs,
+            )
+            for name, state in found.items()
+        }
 
     def _note_changes(
         self, site: Site, settled: Sequence[SettledPilot], found: Mapping[PilotId, LaunchedPilot]
@@ -120,11 +164,12 @@ class Provisioner:
         except ServiceError as error:
             logger.warning("site %s: pilots that ended could not be removed: %s", site.name, error)
 
-    def _send(self, site: Site, launcher: Launcher) -> Decision:
+    def _send(self, site: Site, view: SiteView) -> Decision:
+        launcher = self._launcher_of[site.name]
+        decision = decide(site, view)
         with self._database.transaction() as connection:
-            rows = pilots.open_at(connection, site.name)
-            decision = decide(site, _view(connection, site, rows))
-            unwanted = [] if tally.any_open(connection) else _unwanted(rows)
+            needed = site.status == "online" and tally.any_open(connection)
+            unwanted = [] if needed else _unwanted(pilots.open_at(connection, site.name))
             planned = {PilotId(secrets.token_hex(8)): new_secret() for _ in range(decision.n)}
             pilots.plan(connection, site.name, {pilot: hashed(secret) for pilot, secret in planned.items()})
         if unwanted:
@@ -217,30 +262,6 @@ def _note_gone(connection: Connection, policies: Policies, row: _Row) -> set[int
         gone = _reason("left the batch system before it registered: see its output in the home's folder `pilots`")
         pilots.end(connection, PilotState.FAILED, [{"id": row["id"], **reason_values(gone), "log": None}])
     return set()
-
-
-def _view(connection: Connection, site: Site, rows: Sequence[_Row]) -> SiteView:
-    fitting = [(demand, ready) for demand, ready, _ in demands.with_work(connection) if site.name in demand.sites]
-    recent = pilots.recent_ends(connection, site.name, _RECENT_SECONDS, _SHORT_SECONDS)
-    states = [(row["state"], row["holding"]) for row in rows]
-    return SiteView(
-        ready_jobs=sum(ready for _, ready in fitting),
-        ready_cores=sum(demand.cores * ready for demand, ready in fitting),
-        queued=sum(state in (PilotState.PLANNED, PilotState.SUBMITTED) for state, _ in states),
-        idle=sum(row["state"] == PilotState.REGISTERED and not row["holding"] and _is_heard(row) for row in rows),
-        running=sum(
-            state == PilotState.DRAINING or (state == PilotState.REGISTERED and holding > 0)
-            for state, holding in states
-        ),
-        held=sum(state == PilotState.HELD for state, _ in states),
-        recent_ends=recent["ended"],
-        recent_short_failures=recent["failed"],
-    )
-
-
-def _is_heard(row: _Row) -> bool:
-    """Tell whether an idle pilot can be counted on: it renews its question about every half minute."""
-    return bool(row["now"] - row["last_seen_at"] < _HEARD)
 
 
 def _unwanted(rows: Sequence[_Row]) -> list[PilotId]:

@@ -15,8 +15,7 @@ from glideflow.domain.site import Site
 from glideflow.domain.splitting import Cursor, Extent, count_jobs, make_jobs, rule_of
 from glideflow.domain.task import Submission, TaskSpec
 from glideflow.errors import TaskFileError
-from glideflow.services import scouting
-from glideflow.services.brokerage import offers
+from glideflow.services import scouting, site_advice
 from glideflow.services.orders import Input, command_of
 from glideflow.services.storage import Storage, missing_sandboxes
 from glideflow.store import files, inputs, jobs, outbox, tasks
@@ -63,7 +62,7 @@ def submit(place: Place, submission: Submission, identity: Identity) -> TaskId:
     Raises:
         TaskFileError: It cannot be run; nothing was stored.
     """
-    _check(place, submission)
+    _check(place, submission, identity)
     with place.database.transaction() as connection:
         task_id, _ = _store(connection, place, submission, identity)
         if submission.flow_run_id is None:
@@ -77,10 +76,11 @@ def preview(place: Place, submission: Submission, identity: Identity) -> Preview
     Raises:
         TaskFileError: It cannot be run.
     """
-    problems = _problems(place, submission)
+    problems = _problems(place, submission, identity)
     if problems:
         raise TaskFileError(problems)
     spec = submission.spec
+    advice = advise(place, spec, identity)
     with place.database.trial() as connection:
         task_id, extent = _store(connection, place, submission, identity)
         decision = scouting.unscouted(spec, extent)
@@ -93,7 +93,22 @@ def preview(place: Place, submission: Submission, identity: Identity) -> Preview
         else:
             plans = make_jobs(rule_of(spec, extent, per_job), inputs.pieces(connection, task_id), Cursor())
         shown = [_shown(connection, task_id, spec, plan, total) for plan in islice(plans, _SHOWN_JOBS)]
-    return Preview(jobs_total=total, jobs=shown, warnings=[*_warnings(spec), *_scout_warnings(spec, len(sent))])
+    told = [*_warnings(spec), *_scout_warnings(spec, len(sent)), *advice]
+    return Preview(jobs_total=total, jobs=shown, warnings=told)
+
+
+def advise(place: Place, spec: TaskSpec, identity: Identity) -> list[str]:
+    """Return what a user should know of a task before it is stored: how long it will wait for the only site it names.
+
+    Args:
+        place: Where it will be stored.
+        spec: The task.
+        identity: Whose it will be.
+    """
+    if spec.site is None or spec.site not in place.sites:
+        return []
+    with place.database.snapshot() as connection:
+        return list(site_advice.warnings(connection, place.sites, spec, identity))
 
 
 def _store(connection: Connection, place: Place, submission: Submission, identity: Identity) -> tuple[TaskId, Extent]:
@@ -138,9 +153,9 @@ def _scout_warnings(spec: TaskSpec, sent: int) -> Iterator[str]:
         yield "there is too little input for scout jobs, so the target wall time is not used"
 
 
-def _check(place: Place, submission: Submission) -> None:
+def _check(place: Place, submission: Submission, identity: Identity) -> None:
     """Collect every problem that needs no database, so that the user sees all at once."""
-    problems = _problems(place, submission)
+    problems = _problems(place, submission, identity)
     for missing in missing_sandboxes(place.sandboxes, (file.sha256 for file in submission.sandbox)):
         names = [file.name for file in submission.sandbox if file.sha256 == missing]
         problems.append(f"the sandbox file {names[0]} was not uploaded: submit again")
@@ -152,35 +167,13 @@ def _check(place: Place, submission: Submission) -> None:
         raise TaskFileError(problems)
 
 
-def _problems(place: Place, submission: Submission) -> list[str]:
+def _problems(place: Place, submission: Submission, identity: Identity) -> list[str]:
     """Return what is wrong with a task whether or not its files were uploaded."""
     return [
         *placeholders.check(submission.spec),
-        *_site_problems(place, submission.spec),
+        *site_advice.problems(place.sites, submission.spec, identity),
         *_name_problems(submission),
     ]
-
-
-def _site_problems(place: Place, spec: TaskSpec) -> Iterator[str]:
-    """Refuse what no site could ever run."""
-    if spec.site is not None and spec.site not in place.sites:
-        yield f"key `site`: there is no site {spec.site}; there are {', '.join(sorted(place.sites))}"
-        return
-    sites = [place.sites[spec.site]] if spec.site else list(place.sites.values())
-    parts = [("resources", spec.resources)]
-    if spec.merge is not None:
-        parts.append(("merge.resources", spec.merge.resources))
-    for key, resources in parts:
-        if not any(offers(site, resources) for site in sites):
-            limits = "; ".join(_limits(site) for site in sites)
-            yield f"key `{key}`: no site has pilots that large ({limits}): ask for less, or change the sites file"
-
-
-def _limits(site: Site) -> str:
-    return (
-        f"{site.name}: cores {site.cores}, memory_mb {site.memory_mb}, disk_mb {site.disk_mb}, "
-        f"wall_seconds {site.longest_job_seconds:.0f}"
-    )
 
 
 def _taken(spec: TaskSpec, sandbox: Iterable[str]) -> list[str]:

@@ -149,3 +149,27 @@ def pilot_of(connection: Connection, attempt_id: AttemptId) -> str | None:
     """Return the pilot that an attempt belongs to."""
     row = connection.execute("SELECT pilot_id FROM attempts WHERE id = %s", [attempt_id]).fetchone()
     return None if row is None else str(row["pilot_id"])
+
+
+def recent_by_site(connection: Connection, most: int, seconds: float) -> dict[str, Row]:
+    """Count the latest `attempts` that ended at each site, and their `failures` for a reason of the site or the pilot.
+
+    `seconds` says how far back they go.
+
+    Args:
+        connection: The caller's transaction.
+        most: So many attempts are looked at, of all sites together: the cost does not grow with their number.
+        seconds: Only those that were claimed within this time.
+    """
+    rows = connection.execute(
+        """
+        SELECT p.site, count(*) AS attempts, count(*) FILTER (
+            WHERE a.state = 'lost' OR (a.state IN ('failed', 'refused') AND a.reason_source IN ('pilot', 'site'))
+        ) AS failures, coalesce(extract(epoch FROM now() - min(a.ended_at)), 0)::float8 AS seconds
+        FROM (SELECT * FROM attempts ORDER BY id DESC LIMIT %s) a JOIN pilots p ON p.id = a.pilot_id
+        WHERE a.state NOT IN ('claimed', 'running', 'reported') AND a.claimed_at > now() - %s * interval '1 second'
+        GROUP BY p.site
+        """,
+        [most, seconds],
+    )
+    return {row["site"]: row for row in rows}

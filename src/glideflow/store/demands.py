@@ -2,6 +2,7 @@
 """Queries on demands: the jobs of one task and stage that ask for the same."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -127,22 +128,60 @@ def with_work(connection: Connection) -> list[tuple[Demand, int, int]]:
     return [(_demand(row), row["ready"], row["active"]) for row in rows]
 
 
-def unbrokered(connection: Connection) -> list[tuple[Demand, Row]]:
-    """Lock and return the demands of which nobody has said yet where their jobs may run, with their tasks' specs."""
+@dataclass(frozen=True, kw_only=True)
+class Brokered:
+    """A demand with all that decides about its sites."""
+
+    demand: Demand
+    """What its jobs ask for, with the sites of the last time."""
+    row: Row
+    """`ready` jobs, what the task says (`site`, `requires`, `merge_input`), what is known of its input (`job_input_mb`,
+    `input_near`), what was said of the sites (`brokerage`) and how long ago (`age_seconds`)."""
+
+
+def to_broker(connection: Connection, *, new: bool) -> list[Brokered]:
+    """Return the demands whose sites are to be chosen, the most urgent and oldest first.
+
+    Args:
+        connection: The caller's transaction.
+        new: Only those of which nobody has said anything, locked; else all with open jobs.
+    """
+    which = "d.sites IS NULL" if new else "c.demand_id IS NOT NULL"
     rows = connection.execute(
         f"""
-        SELECT {_FIELDS}, t.spec FROM demands d JOIN tasks t ON t.id = d.task_id
-        WHERE d.sites IS NULL ORDER BY d.id FOR UPDATE OF d SKIP LOCKED
+        SELECT {_FIELDS}, t.spec->>'site' AS site, t.spec->'requires' AS requires,
+            t.spec->'merge'->>'input' AS merge_input, t.job_input_mb, t.input_near, d.brokerage,
+            extract(epoch FROM now() - d.brokered_at)::float8 AS age_seconds,
+            CASE WHEN t.paused OR d.paused THEN 0 ELSE coalesce(c.ready, 0) END AS ready
+        FROM demands d JOIN tasks t ON t.id = d.task_id
+        LEFT JOIN (
+            SELECT demand_id, coalesce(sum(n) FILTER (WHERE state = 'ready'), 0)::bigint AS ready
+            FROM {_TALLIED} t GROUP BY demand_id HAVING sum(n) > 0
+        ) c ON c.demand_id = d.id
+        WHERE {which} ORDER BY d.priority DESC, d.id {"FOR NO KEY UPDATE OF d SKIP LOCKED" if new else ""}
         """
     )
-    return [(_demand(row), row["spec"]) for row in rows]
+    return [Brokered(demand=_demand(row), row=row) for row in rows]
 
 
-def save_brokerage(connection: Connection, rows: Iterable[tuple[DemandId, Sequence[str], Mapping[str, Any]]]) -> None:
-    """Keep where the jobs of demands may run, best first, and the reason for each site."""
-    connection.cursor().executemany(
-        "UPDATE demands SET sites = %s, brokerage = %s, brokered_at = now() WHERE id = %s",
-        [(list(sites), Jsonb(reasons), demand) for demand, sites, reasons in rows],
+def save_brokerage(
+    connection: Connection, rows: Iterable[tuple[DemandId, Sequence[str], Sequence[Mapping[str, Any]]]]
+) -> None:
+    """Keep where the jobs of demands may run, best first, and what was said of each site; who is locked is left out."""
+    values = [{"id": demand, "sites": list(sites), "brokerage": list(said)} for demand, sites, said in rows]
+    if not values:
+        return
+    connection.execute(
+        """
+        WITH r AS (
+            SELECT * FROM jsonb_to_recordset(%s) AS r(id bigint, sites text[], brokerage jsonb)
+        ), locked AS (
+            SELECT id FROM demands WHERE id IN (SELECT id FROM r) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+        )
+        UPDATE demands d SET sites = r.sites, brokerage = r.brokerage, brokered_at = now()
+        FROM locked JOIN r USING (id) WHERE d.id = locked.id
+        """,
+        [Jsonb(values)],
     )
 
 

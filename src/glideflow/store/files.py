@@ -125,3 +125,15 @@ def datasets(connection: Connection) -> list[Row]:
         FROM datasets d LEFT JOIN files f ON f.dataset_id = d.id GROUP BY d.id ORDER BY d.name
         """
     ).fetchall()
+
+
+def size_of_outputs(connection: Connection, task_id: TaskId, output: str | None) -> int:
+    """Add up the sizes of the files that a task's jobs wrote as one output; of all where that is None."""
+    row = connection.execute(
+        """
+        SELECT coalesce(sum(size_bytes), 0)::bigint AS size_bytes FROM files
+        WHERE task_id = %(task)s AND (%(output)s::text IS NULL OR output = %(output)s)
+        """,
+        {"task": task_id, "output": output},
+    ).fetchone()
+    return int((row or {})["size_bytes"])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries on the input files of tasks: written and read as streams, for there may be millions."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from psycopg.types.json import Jsonb
@@ -85,6 +85,43 @@ def measure(connection: Connection, task_id: TaskId) -> Extent:
     extent = Extent(**row) if row else Extent()
     connection.execute("UPDATE tasks SET extent = %s WHERE id = %s", [Jsonb(asdict(extent)), task_id])
     return extent
+
+
+def sizes(connection: Connection, task_id: TaskId, positions: Collection[int]) -> dict[int, int]:
+    """Return the sizes of some of a task's input files by position, 0 where they are not known."""
+    if not positions:
+        return {}
+    rows = connection.execute(
+        "SELECT position, coalesce(size_bytes, 0) AS size FROM task_inputs WHERE task_id = %s AND position = ANY(%s)",
+        [task_id, sorted(positions)],
+    )
+    return {row["position"]: row["size"] for row in rows}
+
+
+def parts_below(connection: Connection, task_id: TaskId, prefixes: Sequence[str]) -> dict[str, float]:
+    """Return which part of a task's input, 0 to 1, has URLs that begin with each prefix.
+
+    It is the part of the bytes where all sizes are known, else that of the files.
+    """
+    rows = connection.execute(
+        """
+        SELECT p.prefix, coalesce(
+            CASE WHEN every.unsized = 0 AND every.size_bytes > 0
+                THEN sum(i.size_bytes) FILTER (WHERE starts_with(i.url, p.prefix)) / every.size_bytes
+                ELSE count(*) FILTER (WHERE starts_with(i.url, p.prefix)) / nullif(every.files, 0)::numeric
+            END, 0)::float8 AS part
+        FROM unnest(%(prefixes)s::text[]) AS p(prefix)
+        CROSS JOIN (
+            SELECT count(*) AS files, coalesce(sum(size_bytes), 0) AS size_bytes,
+                count(*) FILTER (WHERE size_bytes IS NULL) AS unsized
+            FROM task_inputs WHERE task_id = %(task)s
+        ) every
+        LEFT JOIN task_inputs i ON i.task_id = %(task)s
+        GROUP BY p.prefix, every.files, every.size_bytes, every.unsized
+        """,
+        {"task": task_id, "prefixes": list(prefixes)},
+    )
+    return {row["prefix"]: row["part"] for row in rows}
 
 
 def pieces(connection: Connection, task_id: TaskId, first: int = 0) -> Iterator[Piece]:

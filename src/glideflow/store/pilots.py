@@ -147,21 +147,33 @@ def open_at(connection: Connection, site: str) -> list[Row]:
     ).fetchall()
 
 
-def recent_ends(connection: Connection, site: str, seconds: float, short_seconds: float) -> Row:
-    """Count a site's pilots that ended lately, and those among them that could not start or failed at once.
+def counts_by_work(connection: Connection, heard_seconds: float) -> list[Row]:
+    """Count the pilots that have not ended by site, state, whether they are `busy`, and `heard` within a time."""
+    return connection.execute(
+        f"""
+        SELECT site, state, holding <> '{{}}' AS busy,
+            coalesce(last_seen_at > now() - %s * interval '1 second', false) AS heard, count(*) AS n
+        FROM pilots WHERE {_OPEN} GROUP BY 1, 2, 3, 4
+        """,
+        [heard_seconds],
+    ).fetchall()
+
+
+def recent_ends(connection: Connection, seconds: float, short_seconds: float) -> dict[str, Row]:
+    """Count each site's pilots that ended lately, and those among them that could not start or failed at once.
 
     Pilots that vanished are not the site's fault: they were killed, or the network or the pool went away.
     """
-    row = connection.execute(
+    rows = connection.execute(
         """
-        SELECT count(*) AS ended, count(*) FILTER (
+        SELECT site, count(*) AS ended, count(*) FILTER (
             WHERE state = 'failed' AND coalesce(ended_at - registered_at < %s * interval '1 second', true)
         ) AS failed
-        FROM pilots WHERE site = %s AND ended_at > now() - %s * interval '1 second'
+        FROM pilots WHERE ended_at > now() - %s * interval '1 second' GROUP BY site
         """,
-        [short_seconds, site, seconds],
-    ).fetchone()
-    return row or {"ended": 0, "failed": 0}
+        [short_seconds, seconds],
+    )
+    return {row["site"]: row for row in rows}
 
 
 def ended_before(connection: Connection, pilot_ids: Iterable[PilotId], seconds: float) -> list[PilotId]:

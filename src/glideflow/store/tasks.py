@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries on tasks and their input files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -171,3 +171,22 @@ def open_ones(connection: Connection) -> list[Row]:
         """,
         [strings(FINAL_TASKS)],
     ).fetchall()
+
+
+def keep_near(connection: Connection, task_id: TaskId, parts: Mapping[str, float]) -> None:
+    """Keep which part of a task's input has URLs that begin with each prefix; not while another has locked the task."""
+    connection.execute(
+        """
+        UPDATE tasks SET input_near = %s
+        WHERE id IN (SELECT id FROM tasks WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED)
+        """,
+        [Jsonb(parts), task_id],
+    )
+
+
+def note_job_input(connection: Connection, task_id: TaskId, size_bytes: int) -> None:
+    """Note what one of a task's jobs reads; the largest is kept."""
+    connection.execute(
+        "UPDATE tasks SET job_input_mb = greatest(job_input_mb, ceil(%s / 1e6)::int) WHERE id = %s",
+        [size_bytes, task_id],
+    )

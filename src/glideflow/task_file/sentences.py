@@ -31,6 +31,9 @@ PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$": (
         "must be letters, digits, `.`, `_` and `-`, at most 100 of them, starting with a letter or digit"
     ),
+    r"^[A-Za-z0-9][A-Za-z0-9._:/@+=-]{0,199}$": (
+        "must be letters, digits and `._:/@+=-`, at most 200 of them, starting with a letter or digit"
+    ),
     r"^[a-z][a-z0-9_]{0,39}$": "must be small letters, digits and `_`, at most 40 of them, starting with a letter",
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}(@[0-9]+)?$": (
         "must be the name of a dataset, as `name`, or `name@12` for what task 12 wrote into it"
