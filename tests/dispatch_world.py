@@ -62,6 +62,7 @@ class FakePilot:
     sent: list[Call] = field(default_factory=list)
     """All it ever sent, for a network that repeats."""
     alive: bool = True
+    is_draining: bool = False
 
     def report(self, attempt_id: int, state: str, **more: Any) -> Report:
         """Make the next report of an attempt; it is sent until there is a receipt."""
@@ -76,7 +77,8 @@ class FakePilot:
         self.sequence += 1
         exchange = Exchange(
             sequence=self.sequence,
-            want=want,
+            want=0 if self.is_draining else want,
+            draining=self.is_draining,
             free=FREE,
             holding=tuple(sorted(self.holding)),
             reports=tuple(self.unconfirmed),
@@ -101,6 +103,7 @@ class FakePilot:
             if order.attempt_id not in self.over:
                 self.holding.setdefault(order.attempt_id, order)
         for command in answer.commands:
+            self.is_draining |= command.command == "drain"
             if command.command == "kill" and command.attempt_id in self.holding.keys() - self.over:
                 self.report(command.attempt_id, "finished", outcome=Outcome.KILLED, reason=command.reason)
 

@@ -148,6 +148,12 @@ class Settings(BaseSettings):
     pilot_lost_seconds: float = Field(default=120.0, gt=0)
     """A pilot that is silent for longer is lost, and its jobs run elsewhere."""
 
+    attempt_unheld_seconds: float = Field(default=120.0, gt=0)
+    """A pilot that is heard so long after it was given a job, and does not hold it, has lost it: it runs elsewhere."""
+
+    verifying_seconds: float = Field(default=3600.0, gt=0)
+    """A job whose outputs are not verified so long after its pilot reported the end is run again."""
+
     pilot_start_seconds: float = Field(default=3600.0, gt=0)
     """A pilot that is known to the batch system no more and has not registered after this time has vanished."""
 

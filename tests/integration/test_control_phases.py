@@ -325,6 +325,15 @@ def test_one_priority_for_a_task_joins_what_single_jobs_were_given(world: World,
         assert [ready for demand, ready, _ in demands.with_work(connection) if ready] == [4]
 
 
+def test_a_priority_that_all_jobs_have_is_not_set_again(world: World) -> None:
+    task = world.submit(inputs={"jobs": 1})
+    (job,) = [JobId(row["id"]) for row in world.rows("SELECT id FROM jobs")]
+    control.set_job_priority(world.database, job, 1, PRIORITY)
+    for _ in range(2):
+        control.set_task_priority(world.database, task, 0, PRIORITY)
+    assert len(world.rows("SELECT FROM events WHERE reason_code = 'priority_set'")) == 2
+
+
 def counts(database: Database, task: TaskId) -> dict[str, int]:
     return {state: n for state, n in views.task(database, task)["jobs"].items() if n and state != "total"}
 

@@ -223,6 +223,28 @@ def test_a_silent_pilots_job_goes_to_another_and_its_late_report_is_refused(
     assert state_of(user, order) == "claimed"
 
 
+def test_the_late_report_of_a_lost_attempt_is_refused_with_the_reason(
+    endpoint: RunningEndpoint, user: httpx.Client, pilot: Pilot
+) -> None:
+    task = submit(user)
+    (order,) = pilot.exchange(want=1)["jobs"]
+    with endpoint.context.database.transaction() as connection:
+        connection.execute("UPDATE attempts SET claimed_at = now() - interval '1 day'")
+    # It says that it holds nothing, and the watchdog looks every few seconds.
+    until(lambda: (pilot.exchange(), state_of(user, order))[1], lambda state: state == "ready", seconds=30)
+    before = user.get(f"/v1/jobs/{order['job_id']}/explain").json()["attempts"]
+    assert [(attempt["state"], attempt["reason"]["code"]) for attempt in before] == [("lost", "attempt_not_held")]
+    answer = pilot.exchange(holding=[order["attempt_id"]], reports=[pilot.finished(order, exit_code=0)])
+    assert not answer["receipts"][0]["accepted"]
+    assert "was given up before (it is lost); the report changes nothing" in answer["receipts"][0]["text"]
+    assert user.get(f"/v1/jobs/{order['job_id']}/explain").json()["attempts"] == before
+    answer = pilot.exchange(holding=[order["attempt_id"]])
+    assert [(command["command"], command["attempt_id"]) for command in answer["commands"]] == [
+        ("kill", order["attempt_id"])
+    ]
+    assert user.get(f"/v1/tasks/{task['id']}").json()["jobs"]["ready"] == 1
+
+
 def test_pause_priority_and_resume_reach_the_next_pilot_at_once(user: httpx.Client, pilot: Pilot) -> None:
     first, second = submit(user, name="first"), submit(user, name="second")
     assert user.post("/v1/tasks/second/priority", json={"priority": 10}).json()["priority"] == 10

@@ -53,7 +53,7 @@ def test_an_empty_file_is_fine(tmp_path: Path) -> None:
 def test_an_unknown_setting_names_file_line_and_what_was_meant(tmp_path: Path) -> None:
     place = f"{tmp_path}/{SETTINGS_FILE}, line 2"
     assert problem_of(tmp_path, "vo: x\nprot: 1\n") == f"{place}: there is no setting prot; did you mean port?"
-    assert "; allowed are ca_file, cache, " in problem_of(tmp_path, "xyzzy: 1\n")
+    assert "; allowed are attempt_unheld_seconds, ca_file, " in problem_of(tmp_path, "xyzzy: 1\n")
 
 
 def test_a_wrong_value_names_file_line_and_value(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from glideflow.errors import ServiceError
 from glideflow.services.brokerage import broker_new
 from glideflow.services.planning import go_on, plan_all
 from glideflow.services.shares import COUNT_SECONDS, count_usage
-from glideflow.services.watchdog import Watch, wake_delayed
+from glideflow.services.watchdog import Limits, Watch, wake_delayed
 from glideflow.store import tally
 from glideflow.store.engine import Channel
 
@@ -36,7 +36,11 @@ class Housekeeping:
             context.database,
             context.policies,
             started_at=context.started_at,
-            lost_seconds=context.settings.pilot_lost_seconds,
+            limits=Limits(
+                lost_seconds=context.settings.pilot_lost_seconds,
+                unheld_seconds=context.settings.attempt_unheld_seconds,
+                verifying_seconds=context.settings.verifying_seconds,
+            ),
         )
         self._threads = [
             threading.Thread(target=self._listen, name="listener", daemon=True),

@@ -214,8 +214,8 @@ def set_task_priority(database: Database, task_id: TaskId, priority: int, reason
     """
     with database.transaction() as connection:
         task = locked(connection, task_id)
-        wanted = {row["priority"] for row in demands.of_task(connection, task_id)} | {task["priority"]}
-        if task["state"] == TaskState.DONE or wanted == {priority}:
+        present = demands.priorities(connection, task_id) | {task["priority"]}
+        if task["state"] == TaskState.DONE or present == {priority}:
             return
         tasks.set_priority(connection, task_id, priority)
         demands.set_priority(connection, task_id, priority)

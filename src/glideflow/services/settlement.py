@@ -21,7 +21,7 @@ from glideflow.services.storage import Storage
 from glideflow.services.verdicts import Failed, judge_attempts
 from glideflow.store import attempts, files, jobs
 from glideflow.store.engine import Channel, Connection, notify
-from glideflow.store.moves import move, move_each, reason_values
+from glideflow.store.moves import move_each, reason_values
 
 Row = dict[str, Any]
 
@@ -270,9 +270,22 @@ def give_up(connection: Connection, policies: Policies, pilot_ids: Iterable[Any]
     Returns:
         The tasks of which a job failed for good.
     """
-    rows = attempts.open_of_pilots(connection, pilot_ids)
-    lost = set(move(connection, AttemptState.LOST, (row["id"] for row in rows), reason=reason, set_also=_NOW))
-    return judge_jobs(connection, policies, [Failed(row=row, reason=reason) for row in rows if row["id"] in lost])
+    return give_up_attempts(
+        connection, policies, [(row, reason) for row in attempts.open_of_pilots(connection, pilot_ids)]
+    )
+
+
+def give_up_attempts(connection: Connection, policies: Policies, given_up: Sequence[tuple[Row, Reason]]) -> set[int]:
+    """End attempts whose report nobody waits for any more, each with its reason; their jobs run elsewhere.
+
+    Returns:
+        The tasks of which a job failed for good.
+    """
+    values = [{"id": row["id"], **reason_values(reason)} for row, reason in given_up]
+    lost = set(move_each(connection, AttemptState.LOST, values, set_also=_NOW))
+    return judge_jobs(
+        connection, policies, [Failed(row=row, reason=reason) for row, reason in given_up if row["id"] in lost]
+    )
 
 
 _NOW = ", ended_at = now()"

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find pilots that are silent for too long, and give their jobs to others."""
+"""Find what takes too long: silent pilots, attempts that nobody holds, verifications; their jobs run elsewhere."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from glideflow.domain.identifiers import PilotId
+from glideflow.domain.identifiers import AttemptId, PilotId
 from glideflow.domain.reasons import Reason, ReasonCode, Source
 from glideflow.domain.states import PilotState
 from glideflow.services.completion import announce_ended_stages
 from glideflow.services.policies import Policies
-from glideflow.services.settlement import give_up
-from glideflow.store import jobs, pilots
+from glideflow.services.settlement import give_up, give_up_attempts
+from glideflow.store import attempts, jobs, pilots
 from glideflow.store.engine import Channel, Connection, Database, notify
 from glideflow.store.moves import reason_values
 
@@ -17,25 +19,37 @@ DEAF_AFTER = timedelta(seconds=30)
 """A watch that could not look for longer was frozen, or without its database, and pilots could not be heard."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long each state may last."""
+
+    lost_seconds: float
+    """Registered: silence of a pilot, and with it of its claimed and running attempts."""
+    unheld_seconds: float
+    """Claimed or running: since the claim, when the pilot says that it does not hold the attempt."""
+    verifying_seconds: float
+    """Reported: until the server has decided."""
+
+
 class Watch:
-    """Looks for silent pilots again and again, and knows since when it could have heard them.
+    """Looks for what takes too long again and again, and knows since when it could have heard of it.
 
     Args:
         database: The store.
-        policies: What becomes of the jobs of silent pilots.
+        policies: What becomes of the jobs.
         started_at: When the endpoint started.
-        lost_seconds: How long a pilot may be silent, seconds.
+        limits: How long each state may last.
     """
 
-    def __init__(self, database: Database, policies: Policies, *, started_at: datetime, lost_seconds: float) -> None:
+    def __init__(self, database: Database, policies: Policies, *, started_at: datetime, limits: Limits) -> None:
         self._database = database
         self._policies = policies
-        self._lost_seconds = lost_seconds
+        self._limits = limits
         self._listening_since = started_at
         self._looked_at = started_at
 
     def look(self, now: datetime) -> list[PilotId]:
-        """Give up the pilots that were silent for too long, and return them.
+        """Give up the pilots that were silent for too long, and attempts that go nowhere; return the pilots.
 
         Args:
             now: The time.
@@ -50,8 +64,9 @@ class Watch:
             self._policies,
             now=now,
             listening_since=self._listening_since,
-            lost_seconds=self._lost_seconds,
+            lost_seconds=self._limits.lost_seconds,
         )
+        sweep_attempts(self._database, self._policies, self._limits, now=now, listening_since=self._listening_since)
         self._looked_at = now
         return lost
 
@@ -80,6 +95,51 @@ def sweep(
         ended = lose(connection, policies, silent_ids, f"was silent for {lost_seconds:.0f} s")
     announce_ended_stages(database, ended)
     return silent_ids
+
+
+def sweep_attempts(
+    database: Database, policies: Policies, limits: Limits, *, now: datetime, listening_since: datetime
+) -> list[AttemptId]:
+    """End the attempts that living pilots do not hold, and those whose verification does not come to an end.
+
+    Args:
+        database: The store.
+        policies: What becomes of their jobs.
+        limits: How long each state may last.
+        now: The time.
+        listening_since: Since when there was somebody who could verify.
+
+    Returns:
+        The attempts that were given up.
+    """
+    before = now - timedelta(seconds=limits.verifying_seconds)
+    with database.transaction() as connection:
+        given_up = [(row, _not_held(row)) for row in attempts.not_held(connection, limits.unheld_seconds)]
+        if listening_since <= before:
+            stuck = attempts.reported_before(connection, before)
+            given_up += [(row, _not_verified(row, now, limits.verifying_seconds)) for row in stuck]
+        ended = give_up_attempts(connection, policies, given_up)
+        if given_up:
+            # Who holds one of them after all is told to end it.
+            notify(connection, Channel.COMMANDS)
+    announce_ended_stages(database, ended)
+    return [AttemptId(row["id"]) for row, _ in given_up]
+
+
+def _not_held(row: dict[str, Any]) -> Reason:
+    text = (
+        f"pilot {row['pilot_id']} was heard {row['seconds']:.0f} s after it was given attempt {row['id']}, which was "
+        f"{row['state']}, and does not hold it"
+    )
+    return Reason(code=ReasonCode.ATTEMPT_NOT_HELD, text=text, source=Source.SERVER)
+
+
+def _not_verified(row: dict[str, Any], now: datetime, limit: float) -> Reason:
+    text = (
+        f"attempt {row['id']} was reported as ended {(now - row['at']).total_seconds():.0f} s ago and is not verified; "
+        f"{limit:.0f} s are allowed"
+    )
+    return Reason(code=ReasonCode.VERIFICATION_TIMEOUT, text=text, source=Source.SERVER)
 
 
 def lose(connection: Connection, policies: Policies, pilot_ids: list[PilotId], text: str) -> set[int]:

@@ -2,6 +2,7 @@
 """Queries on attempts."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -131,6 +132,38 @@ def open_of_pilots(connection: Connection, pilot_ids: Iterable[PilotId]) -> list
         WHERE pilot_id = ANY(%s) AND state IN ('claimed', 'running', 'reported') ORDER BY id
         """,
         [sorted(set(pilot_ids))],
+    ).fetchall()
+
+
+def not_held(connection: Connection, seconds: float) -> list[Row]:
+    """Lock and return the attempts that their pilots do not hold, heard so many seconds after they got them.
+
+    Pilots in the middle of an exchange are left out: the next look sees what they said.
+    """
+    return connection.execute(
+        """
+        SELECT a.id, a.job_id, a.task_id, a.pilot_id, a.state,
+            extract(epoch FROM p.last_seen_at - a.claimed_at)::float8 AS seconds
+        FROM attempts a JOIN pilots p ON p.id = a.pilot_id
+        WHERE a.state IN ('claimed', 'running') AND p.state IN ('registered', 'draining')
+            AND p.last_seen_at >= a.claimed_at + %s * interval '1 second' AND a.id <> ALL(p.holding)
+        ORDER BY a.id FOR UPDATE OF p, a SKIP LOCKED
+        """,
+        [seconds],
+    ).fetchall()
+
+
+def reported_before(connection: Connection, at: datetime) -> list[Row]:
+    """Lock and return the attempts whose end was reported before a time, and about which nothing was decided."""
+    return connection.execute(
+        """
+        SELECT a.id, a.job_id, a.task_id, a.pilot_id, a.state, e.at FROM attempts a CROSS JOIN LATERAL (
+            SELECT max(at) AS at FROM events
+            WHERE job_id = a.job_id AND kind = 'attempt' AND subject = a.id::text AND new_state = 'reported'
+        ) e
+        WHERE a.state = 'reported' AND e.at < %s ORDER BY a.id FOR UPDATE OF a SKIP LOCKED
+        """,
+        [at],
     ).fetchall()
 
 

@@ -78,6 +78,20 @@ def change(connection: Connection, demand_id: DemandId, wanted: Mapping[str, Any
     return DemandId((row or {})["id"])
 
 
+def priorities(connection: Connection, task_id: TaskId) -> set[int]:
+    """Return the priorities of a task's jobs that are not done."""
+    rows = connection.execute(
+        """
+        SELECT d.priority FROM demands d JOIN (
+            SELECT demand_id, state, n FROM tally UNION ALL SELECT demand_id, state, n FROM tally_deltas
+        ) c ON c.demand_id = d.id
+        WHERE d.task_id = %s AND c.state <> 'done' GROUP BY d.id, c.state HAVING sum(c.n) <> 0
+        """,
+        [task_id],
+    )
+    return {row["priority"] for row in rows}
+
+
 def set_priority(connection: Connection, task_id: TaskId, priority: int) -> None:
     """Give all jobs of a task that are not done one priority.
 

@@ -126,11 +126,15 @@ def end(connection: Connection, to: PilotState, rows: Sequence[Mapping[str, Any]
 
 
 def silent(connection: Connection, before: datetime) -> list[Row]:
-    """Return the registered pilots that were not heard from since a time."""
+    """Lock and return the registered pilots that were not heard from since a time.
+
+    One that is just speaking is left out.
+    """
     return connection.execute(
         """
         SELECT id, site, node, last_seen_at FROM pilots
         WHERE state IN ('registered', 'draining') AND last_seen_at < %s ORDER BY id
+        FOR UPDATE SKIP LOCKED
         """,
         [before],
     ).fetchall()
