@@ -147,6 +147,13 @@ def test_prefect_gets_its_own_database_and_reads_no_file_of_the_user_s(tmp_path:
     assert prefect.folder == home.prefect
 
 
+def test_flows_write_their_results_where_the_endpoint_tidies_up(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, database_url=SITE)
+    home = Home(settings)
+    flows = next(part for part in instance_components(settings, home, prepare(settings, home)) if part.name == "flows")
+    assert flows.command().environment["PREFECT_LOCAL_STORAGE_PATH"] == str(home.flow_results)
+
+
 def test_a_port_by_chance_lies_below_those_of_outgoing_connections() -> None:
     port = free_port(LOOPBACK, ())
     assert 20000 <= port < 32768

@@ -33,6 +33,7 @@ class Context:
     storage: Storage
     sandboxes: Storage
     attempt_logs: Path
+    flow_results: Path
     sites: Mapping[str, Site]
     shares: ShareConfig
     policies: Policies
@@ -78,6 +79,7 @@ def make_context(settings: Settings, home: Home, instance: InstanceInfo, databas
         storage=storage,
         sandboxes=Storage(home.sandboxes),
         attempt_logs=home.attempt_logs,
+        flow_results=home.flow_results,
         sites=sites,
         shares=shares,
         policies=policies,

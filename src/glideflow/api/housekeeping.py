@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the endpoint does by itself: spread news, wake delayed jobs, watch over pilots, plan what was left."""
+"""What the endpoint does by itself: spread news, wake delayed jobs, watch over pilots, plan what was left, tidy up."""
 
 import logging
 import threading
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from glideflow.api.context import Context
 from glideflow.errors import ServiceError
 from glideflow.services.brokerage import broker_new
+from glideflow.services.flow_results import remove_old_results
 from glideflow.services.planning import go_on, plan_all
 from glideflow.services.shares import COUNT_SECONDS, count_usage
 from glideflow.services.watchdog import Limits, Watch, wake_delayed
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 _WAKE_SECONDS = 0.5
 _SWEEP_SECONDS = 5.0
 _FOLD_SECONDS = 1.0
+_TIDY_SECONDS = 600.0
 
 
 class Housekeeping:
@@ -48,6 +50,7 @@ class Housekeeping:
             threading.Thread(target=self._repeat, args=(_WAKE_SECONDS, self._wake), name="waker", daemon=True),
             threading.Thread(target=self._repeat, args=(_FOLD_SECONDS, self._fold), name="tally", daemon=True),
             threading.Thread(target=self._repeat, args=(COUNT_SECONDS, self._count), name="usage", daemon=True),
+            threading.Thread(target=self._repeat, args=(_TIDY_SECONDS, self._tidy), name="tidier", daemon=True),
             threading.Thread(target=self._repeat, args=(_SWEEP_SECONDS, self._sweep), name="watchdog", daemon=True),
         ]
 
@@ -95,6 +98,11 @@ class Housekeeping:
 
     def _count(self) -> None:
         count_usage(self._context.database, self._context.shares)
+
+    def _tidy(self) -> None:
+        removed = remove_old_results(self._context.database, self._context.flow_results, datetime.now(UTC))
+        if removed:
+            logger.info("%d old results of flow steps were removed", removed)
 
     def _sweep(self) -> None:
         context = self._context

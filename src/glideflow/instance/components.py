@@ -211,7 +211,7 @@ def _module(settings: Settings, home: Home, info: InstanceInfo, module: str) -> 
         "GLIDEFLOW_HOME": str(home.root),
         "PREFECT_API_URL": info.prefect_api_url,
         "PREFECT_HOME": str(home.prefect),
-        "PREFECT_LOCAL_STORAGE_PATH": str(home.prefect / "storage"),
+        "PREFECT_LOCAL_STORAGE_PATH": str(home.flow_results),
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         "DO_NOT_TRACK": "1",
     }

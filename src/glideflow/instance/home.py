@@ -87,6 +87,7 @@ class Home:
         self.pool = self.root / "pool"
         self.postgres = self.root / "postgres"
         self.prefect = self.root / "prefect"
+        self.flow_results = self.prefect / "storage"
         self.status_file = self.run / "status.json"
         self.supervisor_lock = self.run / "supervisor.lock"
 

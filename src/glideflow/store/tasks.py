@@ -2,6 +2,7 @@
 """Queries on tasks and their input files."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -159,6 +160,14 @@ def next_generation(connection: Connection, task_id: TaskId) -> None:
     connection.execute(
         "UPDATE tasks SET flow_generation = flow_generation + 1, flow_run_id = NULL WHERE id = %s", [task_id]
     )
+
+
+def oldest_open(connection: Connection) -> datetime | None:
+    """Return when the oldest task that has not ended was submitted, or None when all have."""
+    row = connection.execute(
+        "SELECT min(created_at) AS at FROM tasks WHERE state <> ALL(%s)", [strings(FINAL_TASKS)]
+    ).fetchone()
+    return row["at"] if row else None
 
 
 def open_ones(connection: Connection) -> list[Row]:
