@@ -118,8 +118,10 @@ def _per_job(question: Question, overhead: float, rate: float) -> tuple[int, str
     """Return the units per job, and the limit that changed them."""
     if question.target_seconds is None:
         return 1, None
-    wished = math.floor((question.target_seconds - overhead) / rate) if rate > 0 else question.left
-    per_job, limited_by = wished, None
+    time_left, most = question.target_seconds - overhead, question.left + 1
+    # A time divided by next to nothing is infinite.
+    per_job = math.floor(min(time_left / rate, most)) if rate > 0 else most
+    limited_by = None
     if question.most_per_job is not None and per_job > question.most_per_job:
         per_job, limited_by = question.most_per_job, "split.max_per_job"
     if per_job < question.least_per_job:

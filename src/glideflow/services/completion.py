@@ -30,7 +30,7 @@ def announce_ended_stages(database: Database, task_ids: Iterable[int]) -> None:
     if not candidates:
         return
     with database.transaction() as connection:
-        ended = candidates - jobs.with_open_stage(connection, candidates)
+        ended = candidates - tally.with_open_jobs(connection, sorted(candidates))
         scouting = tasks.among(connection, ended, [TaskState.PLANNING]) if ended else set()
         outbox.put(connection, ended - scouting, "resume")
         if scouting:
@@ -56,7 +56,7 @@ def locked(connection: Connection, task_id: TaskId) -> Row:
 
 
 def _check_stage_ended(connection: Connection, task: Row) -> None:
-    if jobs.with_open_stage(connection, [task["id"]]):
+    if tally.with_open_jobs(connection, [task["id"]]):
         raise IllegalTransition(f"task {task['id']}, whose jobs have not all ended,", task["state"], "its next stage")
 
 

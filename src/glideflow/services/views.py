@@ -218,7 +218,7 @@ def progress(database: Database, task_id: TaskId, *, first: int = 0, last: int |
         for row in tally.by_site(connection, task_id, stage=jobs.MAIN):
             sites[row["site"] or "-"][row["state"]] = row["n"]
         failures = tally.failures(connection, task_id)
-        open_jobs = bool(jobs.with_open_stage(connection, [task_id]))
+        open_jobs = bool(tally.with_open_jobs(connection, [task_id]))
     del shown["source"]
     planned = shown["state"] not in ("submitted", "planning")
     return {

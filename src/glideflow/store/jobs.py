@@ -259,25 +259,6 @@ def counts_in(connection: Connection, task_id: TaskId, *, first: int, last: int)
     return {row["state"]: row["n"] for row in rows}
 
 
-def with_open_stage(connection: Connection, task_ids: Iterable[int]) -> set[int]:
-    """Return which of some tasks have a job that has not ended, or is not even written."""
-    rows = connection.execute(
-        """
-        SELECT w.id FROM unnest(%s::bigint[]) AS w(id)
-        WHERE EXISTS (
-            SELECT FROM demands d WHERE d.task_id = w.id AND (
-                EXISTS (SELECT FROM jobs WHERE demand_id = d.id AND state = 'ready')
-                OR EXISTS (SELECT FROM jobs WHERE demand_id = d.id AND state = 'waiting')
-                OR EXISTS (SELECT FROM jobs WHERE demand_id = d.id
-                    AND state IN ('claimed', 'running', 'verifying', 'transferring'))
-            )
-        ) OR EXISTS (SELECT FROM tasks t WHERE t.id = w.id AND t.jobs_written < t.jobs_total AND t.state = 'running')
-        """,
-        [sorted(set(task_ids))],
-    )
-    return {row["id"] for row in rows}
-
-
 def of_task(
     connection: Connection, task_id: TaskId, states: Iterable[JobState], *, stage: str | None = None
 ) -> list[JobId]:
