@@ -187,7 +187,8 @@ def states_page() -> str:
     )
     for name, moves in zip(("Task", "Job", "Attempt", "Pilot"), tables, strict=True):
         first = next(iter(moves))
-        page += f"\n## {name}\n\n```mermaid\nstateDiagram-v2\n    [*] --> {first}\n"
+        page += f"\n## {name}\n\n```mermaid\nstateDiagram-v2\n"
+        page += "".join(f"    [*] --> {state}\n" for state in states.FIRST_STATES[type(first)])
         for state, targets in moves.items():
             page += "".join(f"    {state} --> {target}\n" for target in sorted(targets))
             page += "" if targets else f"    {state} --> [*]\n"

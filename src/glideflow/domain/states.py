@@ -182,6 +182,14 @@ FINAL_ATTEMPTS = frozenset({_A.DONE, _A.FAILED, _A.LOST, _A.KILLED, _A.REFUSED})
 FINAL_PILOTS = frozenset(_PILOT_ENDS)
 
 
+FIRST_STATES: Mapping[type, tuple[Any, ...]] = {
+    TaskState: (_T.SUBMITTED,),
+    JobState: (_J.WAITING, _J.READY),
+    AttemptState: (_A.CLAIMED,),
+    PilotState: (_P.PLANNED,),
+}
+"""In which states a row is made."""
+
 _TABLES: Mapping[type, Mapping[Any, frozenset[Any]]] = {
     TaskState: TASK_MOVES,
     JobState: JOB_MOVES,
