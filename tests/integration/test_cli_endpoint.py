@@ -147,3 +147,33 @@ def test_a_wrong_token_is_refused_and_not_shown(
     text = capsys.readouterr().err
     assert "check the token file" in text
     assert "wrong-secret" not in text
+
+
+CHAIN = (
+    TASK
+    + """---
+schema_version: 1
+name: total
+command: cat {inputs}
+inputs: {dataset: count.sums@count}
+"""
+)
+
+
+def test_a_file_of_several_tasks_is_submitted_as_a_whole(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "chain.yaml").write_text(CHAIN)
+    assert [plan["jobs_total"] for plan in ask("submit", "chain.yaml", "--dry-run")] == [2, 0]
+    first, second = ask("submit", "chain.yaml", "--set", "total:priority=7")
+    assert (second["state"], second["priority"]) == ("submitted", 7)
+    assert second["reason"]["text"] == f"it waits for task {first['id']} (count)"
+    told = ask("explain", "--task", "total")["sentences"]
+    assert f"It comes after task {first['id']} (count), which is " in told[1]
+    ask("kill", "count")
+    assert ask("tasks")[0]["reason"]["code"] == "parent_failed"
+
+
+def test_a_circle_in_a_file_stores_nothing(ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "chain.yaml").write_text(CHAIN.replace("name: count\n", "name: count\nafter: [total]\n"))
+    assert run(["submit", "chain.yaml"]) == 2
+    assert "count -> total -> count" in " ".join(capsys.readouterr().err.split())
+    assert ask("tasks") == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from glideflow.task_file import read_task_file
+from glideflow.task_file import read_task_files
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -29,7 +29,7 @@ def task_files_in(page: Path) -> list[str]:
 def test_task_files_in_a_page_are_accepted(page: Path, tmp_path: Path) -> None:
     for text in task_files_in(page):
         (tmp_path / "task.yaml").write_text(text)
-        read_task_file(tmp_path / "task.yaml")
+        read_task_files(tmp_path / "task.yaml")
 
 
 def test_readme_and_tutorial_show_task_files() -> None:
@@ -43,7 +43,7 @@ def test_readme_shows_the_hello_example_itself() -> None:
 
 @pytest.mark.parametrize("path", TASK_FILES, ids=name_of)
 def test_example_task_files_are_accepted(path: Path) -> None:
-    assert read_task_file(path).spec.schema_version == 1
+    assert all(task_file.spec.schema_version == 1 for task_file in read_task_files(path))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

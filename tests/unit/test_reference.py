@@ -12,7 +12,7 @@ import pytest
 from glideflow.domain.reasons import ReasonCode
 from glideflow.domain.states import JobState
 from glideflow.settings import Settings
-from glideflow.task_file import read_task_file
+from glideflow.task_file import read_task_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,4 +70,4 @@ def test_each_example_of_the_how_to_page_is_accepted(part: str, tmp_path: Path) 
     head = "" if "schema_version" in part else "schema_version: 1\nname: t\n"
     head += "" if re.search("^command:", part, re.MULTILINE) else "command: 'true'\n"
     (tmp_path / "task.yaml").write_text(head + part)
-    read_task_file(tmp_path / "task.yaml")
+    read_task_files(tmp_path / "task.yaml")

@@ -207,7 +207,7 @@ def test_another_schema_version_is_the_only_problem(read: Read, version: str) ->
         ("a: [1\n", "task.yaml, line 2: is not valid YAML: expected ',' or ']'"),
         ("a:\n\tb: 1\n", "task.yaml, line 2: is not valid YAML: found character '\\t' that cannot start any token"),
         ("a: *x\n", "task.yaml, line 1: is not valid YAML: found undefined alias 'x'"),
-        ("a: 1\n---\nb: 1\n", "task.yaml, line 2: is not valid YAML: but found another document"),
+        ("a: 1\n---\nb: 1\n", "task.yaml: holds 2 documents; one is expected here"),
         ("a: !x b\n", "task.yaml, line 1: key `a`: YAML tags such as `!name` are not used here"),
         ("a: !x {b: 1}\n", "task.yaml, line 1: key `a`: YAML tags such as `!name` are not used here"),
         ("", "task.yaml: is empty; a task file starts with `schema_version: 1`"),

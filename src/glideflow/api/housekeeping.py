@@ -73,7 +73,11 @@ class Housekeeping:
     def _plan(self) -> None:
         """Go on with tasks when something happened to them, and about once a second."""
         for _ in self._context.database.listen([Channel.PLANS], self._stop):
-            self._try(lambda: go_on(self._context.place))
+            self._try(self._go_on)
+
+    def _go_on(self) -> None:
+        plan_all(self._context.place)
+        go_on(self._context.place)
 
     def _repeat(self, seconds: float, work: Callable[[], object]) -> None:
         while not self._stop.wait(seconds):
@@ -105,8 +109,6 @@ class Housekeeping:
             logger.info("%d old results of flow steps were removed", removed)
 
     def _sweep(self) -> None:
-        context = self._context
         lost = self._watch.look(datetime.now(UTC))
         for pilot_id in lost:
             logger.warning("pilot %s was silent for too long; its jobs run elsewhere", pilot_id)
-        plan_all(context.place)

@@ -19,7 +19,7 @@ from glideflow.services.attempt_logs import read_log
 from glideflow.services.explain import explain
 from glideflow.services.explain_task import explain_task
 from glideflow.services.share_views import share_page
-from glideflow.services.submit import advise, preview, submit
+from glideflow.services.submit import advise, preview, preview_all, submit, submit_all
 
 router = APIRouter()
 
@@ -37,6 +37,12 @@ class Urgency(Wish):
     """The body of the command that changes a priority."""
 
     priority: int = Field(ge=LEAST_URGENT, le=MOST_URGENT)
+
+
+class Submissions(BaseModel):
+    """Several tasks that are accepted together."""
+
+    tasks: list[Submission] = Field(min_length=1, max_length=100)
 
 
 def _linked(context: Context, view: views.View) -> views.View:
@@ -82,6 +88,27 @@ def submit_task(
     # Planned at once and not by the flow: idle pilots start within a fraction of a second, and without Prefect too.
     background.add_task(planning.plan, context.place, task_id)
     return {**_task(context, task_id), "warnings": advice}
+
+
+@router.post("/v1/submissions", tags=["tasks"], status_code=201)
+def submit_tasks(
+    context: ContextOf,
+    user: User,
+    submissions: Submissions,
+    background: BackgroundTasks,
+    response: Response,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Accept several tasks that belong together, all or none; names in `after` mean tasks of the list first."""
+    if dry_run:
+        response.status_code = 200
+        return {"items": [vars(found) for found in preview_all(context.place, submissions.tasks, user)]}
+    advice = [advise(context.place, submission.spec, user) for submission in submissions.tasks]
+    made = submit_all(context.place, submissions.tasks, user)
+    for task_id in made:
+        background.add_task(planning.plan, context.place, task_id)
+    told = zip(made, advice, strict=True)
+    return {"items": [{**_task(context, task_id), "warnings": warnings} for task_id, warnings in told]}
 
 
 @router.get("/v1/tasks", tags=["tasks"])

@@ -51,7 +51,7 @@ INSTANCE = Group("Instance", sort_key=3)
 OTHER = Group("Other", sort_key=4)
 
 COMMANDS = (
-    Command("submit", "submit:submit", TASKS, "Submit a task."),
+    Command("submit", "submit:submit", TASKS, "Submit a task, or several of one file."),
     Command("wait", "submit:wait", TASKS, "Wait until a task has ended."),
     Command("tasks", "listing:tasks", TASKS, "List tasks, the newest first."),
     Command("jobs", "listing:jobs", TASKS, "List the jobs of a task."),

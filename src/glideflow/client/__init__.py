@@ -6,7 +6,7 @@ error of `glideflow.errors` with the same code; no answer raises `EndpointUnavai
 """
 
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -134,7 +134,7 @@ class Client(Orders):
             TaskFileError: The endpoint refuses the task.
         """
         if not dry_run:
-            self._upload(local, on_upload or _ignore)
+            self._upload(local.uploads, lambda: self.submit(local, dry_run=True), on_upload or _ignore)
         body = local.submission.model_dump_json(exclude_none=True)
         return self._call(
             "POST",
@@ -143,6 +143,31 @@ class Client(Orders):
             content=body,
             headers={"Content-Type": "application/json"},
         )
+
+    def submit_all(
+        self, locals_: "Sequence[LocalSubmission]", *, dry_run: bool = False, on_upload: OnUpload | None = None
+    ) -> list[Json]:
+        """Send tasks that belong together; the endpoint takes all or none.
+
+        Args:
+            locals_: The tasks with their local files.
+            dry_run: Only ask which jobs would come out; nothing is uploaded or stored.
+            on_upload: Told of each file and of the bytes just done with.
+
+        Returns:
+            What `submit` returns, for each.
+
+        Raises:
+            TaskFileError: The endpoint refuses one of them.
+        """
+        if not dry_run:
+            uploads = {upload.url: upload for local in locals_ for upload in local.uploads}
+            listed = list(uploads.values())
+            self._upload(listed, lambda: self.submit_all(locals_, dry_run=True), on_upload or _ignore)
+        bodies = [local.submission.model_dump(mode="json", exclude_none=True) for local in locals_]
+        params = {"dry_run": "true"} if dry_run else None
+        items: list[Json] = self._call("POST", "/v1/submissions", params=params, json={"tasks": bodies})["items"]
+        return items
 
     def tasks(self, *, state: str | None = None, limit: int | None = None) -> list[Json]:
         """Return tasks, the newest first."""
@@ -276,12 +301,12 @@ class Client(Orders):
                         on_bytes(len(chunk))
             target.complete(url)
 
-    def _upload(self, local: "LocalSubmission", on_upload: OnUpload) -> None:
-        missing = {upload.url for upload in local.uploads if not self._has(upload.url)}
+    def _upload(self, uploads: "Sequence[Upload]", check: Callable[[], object], on_upload: OnUpload) -> None:
+        missing = {upload.url for upload in uploads if not self._has(upload.url)}
         if missing:
             # A task that is refused leaves no files behind.
-            self.submit(local, dry_run=True)
-        for upload in local.uploads:
+            check()
+        for upload in uploads:
             if upload.url in missing:
                 headers = {"X-Checksum-Sha256": upload.sha256, "Content-Length": str(upload.size_bytes)}
                 self._send("PUT", upload.url, content=_chunks(upload, on_upload), headers=headers)

@@ -121,8 +121,13 @@ class Inputs(Model):
 
     files: list[InputEntry] | None = Field(default=None, min_length=1)
     """Local paths, patterns such as `data/*.csv`, URLs, or mappings with `path` or `url`."""
-    dataset: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}(@[0-9]+)?$")
-    """A dataset that glideflow knows; `name@12` takes only what task 12 wrote into it."""
+    dataset: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}(@[A-Za-z0-9][A-Za-z0-9._-]{0,99})?$"
+    )
+    """A dataset that glideflow knows; `name@12` takes only what task 12 wrote into it, `name@generate` what the task
+    generate wrote: the one of this file, for which it waits, or else the newest of that name."""
+    wait_for_dataset: bool = False
+    """Start when the tasks that write into the dataset now have ended; with `name@TASK`, when that one has."""
     jobs: int | None = Field(default=None, ge=1)
     """No input files, just this number of jobs, numbered from 0."""
     events: Literal["lines"] | None = None
@@ -135,6 +140,8 @@ class Inputs(Model):
         given = [name for name in ("files", "dataset", "jobs") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of `files`, `dataset`, `jobs` (given: {', '.join(given) or 'none'})")
+        if self.wait_for_dataset and self.dataset is None:
+            raise SpecError(("wait_for_dataset",), "has a meaning only with `dataset`")
         return self
 
 
@@ -255,6 +262,11 @@ class TaskSpec(Model):
     """What each job needs."""
     environment: Environment = Field(default_factory=dict)
     """Environment variables of the command."""
+    after: list[Name] = Field(default_factory=list)
+    """Tasks that must have ended before this one starts: names of tasks of the same file first, then names of tasks
+    that were submitted before (the newest of a name), or numbers in quotes."""
+    after_failed: Literal["cancel", "run"] = "cancel"
+    """What happens when one of those fails or is killed: the task is cancelled, or runs all the same."""
     priority: int = Field(default=0, ge=LEAST_URGENT, le=MOST_URGENT)
     """Jobs of a higher priority are taken first."""
     retries: int = Field(default=2, ge=0, le=100)

@@ -12,6 +12,7 @@ from glideflow.domain.states import FINAL_JOBS, FINAL_TASKS, JobState, TaskState
 from glideflow.domain.task import Merge, TaskSpec
 from glideflow.domain.tolerance import Tolerance, tolerates
 from glideflow.errors import IllegalTransition, NotFound
+from glideflow.services import chains
 from glideflow.services.brokerage import broker, demand_of
 from glideflow.store import demands, files, jobs, outbox, tally, tasks
 from glideflow.store.engine import Channel, Connection, Database, notify
@@ -125,6 +126,7 @@ def finish(database: Database, task_id: TaskId) -> TaskState:
         state, reason = _verdict(connection, task)
         move(connection, state, [task_id], reason=reason)
         tasks.end(connection, task_id, ended=True)
+        chains.follow(connection, task_id)
         return state
 
 

@@ -7,6 +7,7 @@ from glideflow.domain.identifiers import JobId, TaskId
 from glideflow.domain.reasons import Reason, ReasonCode, Source
 from glideflow.domain.states import FINAL_JOBS, FINAL_TASKS, AttemptState, JobState, PilotState, TaskState
 from glideflow.errors import IllegalTransition, NotFound
+from glideflow.services import chains
 from glideflow.services.completion import announce_ended_stages, locked, reopened
 from glideflow.store import attempts, demands, jobs, outbox, pilots, tally, tasks
 from glideflow.store.engine import Channel, Connection, Database, notify
@@ -38,6 +39,7 @@ def kill_task(database: Database, task_id: TaskId, reason: Reason) -> None:
         move(connection, TaskState.CANCELLED, [task_id], reason=reason)
         tasks.end(connection, task_id, ended=True)
         busy = _cancel_jobs(connection, jobs.of_task(connection, task_id, _OPEN_JOBS), reason)
+        chains.follow(connection, task_id)
         outbox.drop(connection, task_id)
         if task["flow_run_id"] is not None:
             outbox.put(connection, [task_id], "cancel")
@@ -89,6 +91,10 @@ def retry_task(database: Database, task_id: TaskId, reason: Reason) -> int:
         task = locked(connection, task_id)
         if task["state"] == TaskState.DONE:
             raise IllegalTransition(f"task {task_id}, of which every job is done,", task["state"], "a retry")
+        if task["waits"]:
+            if task["state"] in FINAL_TASKS:
+                chains.reopen(connection, task)
+            return 0
         # The merge job follows by itself when main jobs are run again.
         main = jobs.of_task(connection, task_id, _UNSUCCESSFUL, stage=jobs.MAIN)
         again = main or jobs.of_task(connection, task_id, _UNSUCCESSFUL, stage=jobs.MERGE)
@@ -236,6 +242,7 @@ def _drive_again(connection: Connection, task_id: TaskId) -> None:
     tasks.next_generation(connection, task_id)
     outbox.drop(connection, task_id)
     outbox.put(connection, [task_id], "start")
+    chains.reopen_children(connection, task_id)
 
 
 def user_reason(code: ReasonCode, user: str, text: str | None) -> Reason:

@@ -27,7 +27,7 @@ def explain_task(database: Database, task_id: TaskId) -> views.View:
         NotFound: There is no such task.
     """
     task = views.task(database, task_id)
-    told = [*_place(task), *_split(task), *_jobs(task)]
+    told = [*_place(task), *_parents(task), *_split(task), *_jobs(task)]
     if task["paused"] and task["state"] not in FINAL_TASKS:
         told.append(f"It is paused: `glideflow resume {task_id}` lets it go on.")
     return {"task": task, "sentences": told}
@@ -39,6 +39,14 @@ def _place(task: Task) -> Iterator[str]:
     yield f"It is {task['state']}{because}."
     if task["state"] in (TaskState.FAILED, TaskState.CANCELLED):
         yield f"`glideflow retry {task['id']}` runs what is not done."
+
+
+def _parents(task: Task) -> Iterator[str]:
+    for parent in task["parents"]:
+        yield f"It comes after task {parent['id']} ({parent['name']}), which is {parent['state']}."
+    if task["parents"] and task["state"] == TaskState.SUBMITTED:
+        failed = task["spec"].get("after_failed", "cancel")
+        yield f"Should one of them fail: {'it runs all the same' if failed == 'run' else 'it is cancelled'}."
 
 
 def _split(task: Task) -> Iterator[str]:

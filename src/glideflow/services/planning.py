@@ -2,7 +2,7 @@
 """Split accepted tasks into jobs, and write the jobs of large tasks in batches as they are needed."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import reduce
 from itertools import islice
 from typing import Any
@@ -14,11 +14,11 @@ from glideflow.domain.splitting import Cursor, Extent, Piece, count_jobs, make_j
 from glideflow.domain.states import JobState, TaskState
 from glideflow.domain.task import Resources, TaskSpec
 from glideflow.errors import TaskFileError
-from glideflow.services import scouting
+from glideflow.services import chains, scouting
 from glideflow.services.brokerage import broker, demand_of
 from glideflow.services.completion import locked
-from glideflow.services.submit import Place
-from glideflow.store import demands, inputs, jobs, scouts, tally, tasks
+from glideflow.services.submit import Place, read_dataset
+from glideflow.store import demands, inputs, jobs, parents, scouts, tally, tasks
 from glideflow.store.engine import Channel, Connection, notify
 from glideflow.store.moves import move
 
@@ -56,7 +56,7 @@ def plan(place: Place, task_id: TaskId) -> int:
     """
     with place.database.transaction() as connection:
         task = locked(connection, task_id)
-        if task["state"] in (TaskState.SUBMITTED, TaskState.PLANNING):
+        if task["state"] in (TaskState.SUBMITTED, TaskState.PLANNING) and not task["waits"]:
             _begin(connection, place, task)
     _fill(place, task_id)
     with place.database.transaction() as connection:
@@ -74,6 +74,7 @@ def _begin(connection: Connection, place: Place, task: dict[str, Any]) -> None:
         return
     try:
         extent = _extent(connection, task)
+        task = {**task, "extent": asdict(extent)}
         decision = scouting.unscouted(spec, extent)
         per_job = decision["decision"]["per_job"] if decision else 1
         total = count_jobs(spec, extent, inputs.pieces(connection, task_id), place.max_jobs, per_job)
@@ -133,12 +134,17 @@ def _run(connection: Connection, place: Place, task: dict[str, Any], total: int)
 def _fail(connection: Connection, task_id: TaskId, code: ReasonCode, text: str) -> None:
     move(connection, TaskState.FAILED, [task_id], reason=Reason(code=code, text=text, source=Source.SERVER))
     tasks.end(connection, task_id, ended=True)
+    chains.follow(connection, task_id)
 
 
 def _extent(connection: Connection, task: dict[str, Any]) -> Extent:
-    if task["extent"] is None:
-        return inputs.measure(connection, TaskId(task["id"]))
-    return Extent(**task["extent"])
+    if task["extent"] is not None:
+        return Extent(**task["extent"])
+    task_id, spec = TaskId(task["id"]), TaskSpec(**task["spec"])
+    if spec.inputs.dataset is not None and parents.of_task(connection, task_id):
+        # What it waited for has written the dataset only now.
+        read_dataset(connection, task_id, spec, (file["name"] for file in task["sandbox"]))
+    return inputs.measure(connection, task_id)
 
 
 def _fill(place: Place, task_id: TaskId) -> None:

@@ -3,11 +3,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from glideflow.domain import placeholders
+from glideflow.domain.chains import parents_within, storing_order
 from glideflow.domain.identifiers import TaskId
 from glideflow.domain.identity import Identity
 from glideflow.domain.job import JobPlan
@@ -15,7 +16,7 @@ from glideflow.domain.site import Site
 from glideflow.domain.splitting import Cursor, Extent, count_jobs, make_jobs, rule_of
 from glideflow.domain.task import Submission, TaskSpec
 from glideflow.errors import TaskFileError
-from glideflow.services import scouting, site_advice
+from glideflow.services import chains, scouting, site_advice
 from glideflow.services.orders import Input, command_of
 from glideflow.services.storage import Storage, missing_sandboxes
 from glideflow.store import files, inputs, jobs, outbox, tasks
@@ -49,52 +50,54 @@ class Preview:
 
 
 def submit(place: Place, submission: Submission, identity: Identity) -> TaskId:
-    """Store a task.
+    """Store a task; see `submit_all`."""
+    return submit_all(place, [submission], identity)[0]
+
+
+def submit_all(place: Place, submissions: Sequence[Submission], identity: Identity) -> list[TaskId]:
+    """Store tasks that belong together, all or none.
 
     Args:
         place: Where.
-        submission: The task with its resolved files.
-        identity: Who submits it; its owner for ever.
+        submissions: The tasks with their resolved files.
+        identity: Who submits them; their owner for ever.
 
     Returns:
-        The new task's number. It is stored, and its flow run is asked for, in one transaction.
+        The new tasks' numbers. They are stored, and the flow runs of those that need not wait are asked for, in one
+        transaction.
 
     Raises:
-        TaskFileError: It cannot be run; nothing was stored.
+        TaskFileError: One of them cannot be run; nothing was stored.
     """
-    _check(place, submission, identity)
+    _check(place, submissions, identity, uploaded=True)
     with place.database.transaction() as connection:
-        task_id, _ = _store(connection, place, submission, identity)
-        if submission.flow_run_id is None:
-            outbox.put(connection, [task_id], "start")
-    return task_id
+        stored = _store_all(connection, place, submissions, identity)
+        starting = [
+            one.task_id
+            for one, submission in zip(stored, submissions, strict=True)
+            if not one.waits and submission.flow_run_id is None
+        ]
+        outbox.put(connection, starting, "start")
+    return [one.task_id for one in stored]
 
 
 def preview(place: Place, submission: Submission, identity: Identity) -> Preview:
-    """Return the jobs that a task would give, and store nothing.
+    """Return the jobs that a task would give, and store nothing; see `preview_all`."""
+    return preview_all(place, [submission], identity)[0]
+
+
+def preview_all(place: Place, submissions: Sequence[Submission], identity: Identity) -> list[Preview]:
+    """Return the jobs that each of several tasks would give, and store nothing.
 
     Raises:
-        TaskFileError: It cannot be run.
+        TaskFileError: One of them cannot be run.
     """
-    problems = _problems(place, submission, identity)
-    if problems:
-        raise TaskFileError(problems)
-    spec = submission.spec
-    advice = advise(place, spec, identity)
+    _check(place, submissions, identity, uploaded=False)
+    advice = [advise(place, submission.spec, identity) for submission in submissions]
     with place.database.trial() as connection:
-        task_id, extent = _store(connection, place, submission, identity)
-        decision = scouting.unscouted(spec, extent)
-        per_job = decision["decision"]["per_job"] if decision else 1
-        total = count_jobs(spec, extent, inputs.pieces(connection, task_id), place.max_jobs, per_job)
-        sent = scouting.plan_scouts(spec, extent, total, inputs.pieces(connection, task_id))
-        plans: Iterable[JobPlan] = sent
-        if sent and spec.split.target_wall_seconds is not None:
-            total = len(sent)
-        else:
-            plans = make_jobs(rule_of(spec, extent, per_job), inputs.pieces(connection, task_id), Cursor())
-        shown = [_shown(connection, task_id, spec, plan, total) for plan in islice(plans, _SHOWN_JOBS)]
-    told = [*_warnings(spec), *_scout_warnings(spec, len(sent)), *advice]
-    return Preview(jobs_total=total, jobs=shown, warnings=told)
+        stored = _store_all(connection, place, submissions, identity)
+        found = [_preview(connection, place, one) for one in stored]
+    return [replace(one, warnings=[*one.warnings, *more]) for one, more in zip(found, advice, strict=True)]
 
 
 def advise(place: Place, spec: TaskSpec, identity: Identity) -> list[str]:
@@ -111,16 +114,75 @@ def advise(place: Place, spec: TaskSpec, identity: Identity) -> list[str]:
         return list(site_advice.warnings(connection, place.sites, spec, identity))
 
 
-def _store(connection: Connection, place: Place, submission: Submission, identity: Identity) -> tuple[TaskId, Extent]:
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """A task that was just stored."""
+
+    task_id: TaskId
+    spec: TaskSpec
+    waits: bool
+    extent: Extent | None
+    """Its input; None where that is known only when what it waits for has ended."""
+
+
+def _store_all(
+    connection: Connection, place: Place, submissions: Sequence[Submission], identity: Identity
+) -> list[_Stored]:
+    """Store tasks in such an order that each comes after those that it waits for."""
+    specs = [submission.spec for submission in submissions]
+    within = parents_within(specs)
+    stored: dict[str, _Stored] = {}
+    for at in storing_order(specs, within):
+        known = {name: one.task_id for name, one in stored.items()}
+        try:
+            spec, before = chains.resolve(connection, specs[at], known)
+            before |= {stored[specs[parent].name].task_id for parent in within[at]}
+            submission = submissions[at].model_copy(update={"spec": spec})
+            stored[spec.name] = _store(connection, place, submission, identity, before)
+        except TaskFileError as error:
+            raise TaskFileError(_told_apart(specs, specs[at], error.problems)) from error
+    return [stored[spec.name] for spec in specs]
+
+
+def _told_apart(specs: Sequence[TaskSpec], spec: TaskSpec, problems: Iterable[str]) -> list[str]:
+    """Return problems of a task, with its name where there are several."""
+    return [f"task {spec.name}: {problem}" if len(specs) > 1 else problem for problem in problems]
+
+
+def _store(
+    connection: Connection, place: Place, submission: Submission, identity: Identity, before: set[TaskId]
+) -> _Stored:
     """Store a task with its input files, and check that it can be split."""
+    spec = submission.spec
     task_id = tasks.insert(connection, submission, owner=identity.subject, vo=identity.vo)
-    if submission.spec.inputs.dataset is None:
+    waits = chains.join(connection, task_id, spec, before)
+    if waits and spec.inputs.dataset is not None:
+        return _Stored(task_id=task_id, spec=spec, waits=True, extent=None)
+    if spec.inputs.dataset is None:
         inputs.insert(connection, task_id, submission.inputs)
     else:
-        read_dataset(connection, task_id, submission.spec, (file.name for file in submission.sandbox))
+        read_dataset(connection, task_id, spec, (file.name for file in submission.sandbox))
     extent = inputs.measure(connection, task_id)
-    count_jobs(submission.spec, extent, inputs.pieces(connection, task_id), place.max_jobs)
-    return task_id, extent
+    count_jobs(spec, extent, inputs.pieces(connection, task_id), place.max_jobs)
+    return _Stored(task_id=task_id, spec=spec, waits=waits, extent=extent)
+
+
+def _preview(connection: Connection, place: Place, stored: _Stored) -> Preview:
+    task_id, spec, extent = stored.task_id, stored.spec, stored.extent
+    if extent is None:
+        text = f"{spec.name} waits; how it is split is known when its parents have written {spec.inputs.dataset}"
+        return Preview(jobs_total=0, jobs=[], warnings=[*_warnings(spec), text])
+    decision = scouting.unscouted(spec, extent)
+    per_job = decision["decision"]["per_job"] if decision else 1
+    total = count_jobs(spec, extent, inputs.pieces(connection, task_id), place.max_jobs, per_job)
+    sent = scouting.plan_scouts(spec, extent, total, inputs.pieces(connection, task_id))
+    plans: Iterable[JobPlan] = sent
+    if sent and spec.split.target_wall_seconds is not None:
+        total = len(sent)
+    else:
+        plans = make_jobs(rule_of(spec, extent, per_job), inputs.pieces(connection, task_id), Cursor())
+    shown = [_shown(connection, task_id, spec, plan, total) for plan in islice(plans, _SHOWN_JOBS)]
+    return Preview(jobs_total=total, jobs=shown, warnings=[*_warnings(spec), *_scout_warnings(spec, len(sent))])
 
 
 def _shown(connection: Connection, task_id: TaskId, spec: TaskSpec, plan: JobPlan, total: int) -> dict[str, Any]:
@@ -153,18 +215,36 @@ def _scout_warnings(spec: TaskSpec, sent: int) -> Iterator[str]:
         yield "there is too little input for scout jobs, so the target wall time is not used"
 
 
-def _check(place: Place, submission: Submission, identity: Identity) -> None:
-    """Collect every problem that needs no database, so that the user sees all at once."""
-    problems = _problems(place, submission, identity)
+def _check(place: Place, submissions: Sequence[Submission], identity: Identity, *, uploaded: bool) -> None:
+    """Collect every problem that needs no database, so that the user sees all at once.
+
+    Args:
+        place: Where tasks are accepted.
+        submissions: The tasks.
+        identity: Who submits them.
+        uploaded: Whether their files must be there already.
+
+    Raises:
+        TaskFileError: There are some.
+    """
+    specs = [submission.spec for submission in submissions]
+    problems = []
+    for submission in submissions:
+        found = [*_problems(place, submission, identity), *(_missing(place, submission) if uploaded else ())]
+        problems += _told_apart(specs, submission.spec, found)
+    if problems:
+        raise TaskFileError(problems)
+
+
+def _missing(place: Place, submission: Submission) -> Iterator[str]:
+    """Name the files that were not uploaded."""
     for missing in missing_sandboxes(place.sandboxes, (file.sha256 for file in submission.sandbox)):
         names = [file.name for file in submission.sandbox if file.sha256 == missing]
-        problems.append(f"the sandbox file {names[0]} was not uploaded: submit again")
+        yield f"the sandbox file {names[0]} was not uploaded: submit again"
     for file in submission.inputs:
         path = file.url.removeprefix("/storage/")
         if file.url.startswith("/storage/") and place.storage.size(path) != file.size_bytes:
-            problems.append(f"the input file {file.name} was not uploaded completely: submit again")
-    if problems:
-        raise TaskFileError(problems)
+            yield f"the input file {file.name} was not uploaded completely: submit again"
 
 
 def _problems(place: Place, submission: Submission, identity: Identity) -> list[str]:

@@ -10,7 +10,7 @@ from glideflow.domain.identifiers import JobId, TaskId
 from glideflow.domain.site import Site
 from glideflow.domain.states import FINAL_JOBS, FINAL_TASKS, JobState
 from glideflow.errors import NotFound
-from glideflow.store import attempts, files, jobs, outbox, pilots, tally, tasks
+from glideflow.store import attempts, files, jobs, outbox, parents, pilots, tally, tasks
 from glideflow.store.engine import Connection, Database
 from glideflow.store.moves import reason_of
 
@@ -142,7 +142,7 @@ def _task(connection: Connection, row: Mapping[str, Any]) -> View:
     counts = tally.by_state(connection, [row["id"]], stage=jobs.MAIN)[row["id"]]
     view = _task_view(row, counts, _merge_of(connection, row["id"]))
     more = {key: row[key] for key in ("spec", "source", "scouts", "decision")}
-    return {**view, **more}
+    return {**view, **more, "parents": parents.of_task(connection, row["id"])}
 
 
 def job_view(row: Mapping[str, Any]) -> View:

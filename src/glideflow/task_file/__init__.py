@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from glideflow.domain import placeholders
 from glideflow.domain.task import TaskSpec
 from glideflow.errors import TaskFileError
-from glideflow.task_file.document import Document, Places, read_document
+from glideflow.task_file.document import Document, Places, read_document, read_documents
 from glideflow.task_file.overrides import apply_overrides
 from glideflow.task_file.sentences import schema_version_problem, sentences
 
-__all__ = ["Places", "TaskFile", "read_task_file", "task_schema"]
+__all__ = ["Places", "TaskFile", "read_task_file", "read_task_files", "task_schema"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,42 @@ def read_task_file(path: Path, overrides: Sequence[str] = ()) -> TaskFile:
         TaskFileError: The file cannot be read or accepted; one line per problem, with file, line and key.
     """
     document = read_document(path)
+    return _task_file(document, path, overrides)
+
+
+def read_task_files(path: Path, overrides: Sequence[str] = (), *, everywhere: Sequence[str] = ()) -> list[TaskFile]:
+    """Read and check a task file that may hold several tasks, separated by lines `---`.
+
+    Args:
+        path: The file.
+        overrides: As for `read_task_file`; of several tasks, `task:key=value` changes the one of that name.
+        everywhere: Changes of every task, in the form `key=value`.
+
+    Returns:
+        The tasks in the order of the file.
+
+    Raises:
+        TaskFileError: As for `read_task_file`.
+    """
+    documents = read_documents(path)
+    if len(documents) == 1:
+        return [_task_file(documents[0], path, [*overrides, *everywhere])]
+    names = [str(document.root.get("name")) for document in documents]
+    chosen: dict[str, list[str]] = {name: [] for name in names}
+    for option in overrides:
+        name, colon, rest = option.partition("=")[0].partition(":")
+        if not colon or name not in chosen:
+            example = f"{names[0]}:{rest or name}=..."
+            text = f"--set {option}: the file holds several tasks; name the one to change, for example `{example}`"
+            raise TaskFileError([text], path)
+        chosen[name].append(option.partition(":")[2])
+    return [
+        _task_file(document, path, [*chosen[name], *everywhere])
+        for document, name in zip(documents, names, strict=True)
+    ]
+
+
+def _task_file(document: Document, path: Path, overrides: Sequence[str]) -> TaskFile:
     places = document.places
     problems = apply_overrides(document, overrides, Path.cwd()) if overrides else []
     values = document.values()

@@ -22,6 +22,9 @@ _KEY_PARTS = re.compile(r"[^.\[\]]+")
 MAX_BYTES = 1_000_000
 """Longest task file; the text is stored with the task."""
 
+_SEPARATOR = re.compile(r"^---(\s|$)")
+_SOMETHING = re.compile(r"^[ \t]*[^#\s]", re.MULTILINE)
+
 _UNWRAPPED = 10_000
 """Line width when writing: long lines stay as they are."""
 
@@ -150,17 +153,54 @@ def read_document(path: Path, beginning: str = "a task file starts with `schema_
     Raises:
         TaskFileError: No such file, not readable, not YAML (with the line), or not a mapping.
     """
+    found = read_documents(path, beginning)
+    if len(found) > 1:
+        raise TaskFileError([f"{path}: holds {len(found)} documents; one is expected here"], path)
+    return found[0]
+
+
+def read_documents(path: Path, beginning: str = "a task file starts with `schema_version: 1`") -> list[Document]:
+    """Read a YAML file that holds mappings, separated by lines `---`.
+
+    Args:
+        path: The file.
+        beginning: What such a file looks like, for the message.
+
+    Raises:
+        TaskFileError: No such file, not readable, not YAML (with the line), or not a mapping.
+    """
     text = _read_text(path)
     try:
-        root = _yaml().load(text)
+        roots = list(_yaml().load_all(text)) or [None]
     except (YAMLError, RecursionError, ValueError) as error:
         raise TaskFileError([f"{path}{_yaml_problem(error)}"], path) from error
-    if not isinstance(root, CommentedMap):
-        content = "is empty" if root is None else "does not hold lines of the form `key: value`"
-        raise TaskFileError([f"{path}: {content}; {beginning}"], path)
+    # An empty document before the first `---`, or after the last, is a matter of taste.
+    mappings = [root for root in roots if root is not None] or [None]
+    for root in mappings:
+        if not isinstance(root, CommentedMap):
+            content = "is empty" if root is None else "does not hold lines of the form `key: value`"
+            raise TaskFileError([f"{path}: {content}; {beginning}"], path)
+    parts = _texts(text)
+    # Directives and the like make other parts: then the whole text is kept with each.
+    texts = parts if len(parts) == len(mappings) > 1 else [text] * len(mappings)
+    return [_document(path, root, part) for root, part in zip(mappings, texts, strict=True)]
+
+
+def _document(path: Path, root: CommentedMap, text: str) -> Document:
     places = Places(path)
     _note_lines(root, (), places.lines, set())
     return Document(root=root, text=text, places=places)
+
+
+def _texts(text: str) -> list[str]:
+    """Return the text of each document that holds something."""
+    parts = [""]
+    for line in text.splitlines(keepends=True):
+        if _SEPARATOR.match(line):
+            parts.append(line[3:].lstrip())
+        else:
+            parts[-1] += line
+    return [part for part in parts if _SOMETHING.search(part)]
 
 
 def _read_text(path: Path) -> str:

@@ -35,7 +35,7 @@ PATTERNS = {
         "must be letters, digits and `._:/@+=-`, at most 200 of them, starting with a letter or digit"
     ),
     r"^[a-z][a-z0-9_]{0,39}$": "must be small letters, digits and `_`, at most 40 of them, starting with a letter",
-    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}(@[0-9]+)?$": (
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}(@[A-Za-z0-9][A-Za-z0-9._-]{0,99})?$": (
         "must be the name of a dataset, as `name`, or `name@12` for what task 12 wrote into it"
     ),
     r"^[0-9a-f]{64}$": "must be 64 hexadecimal digits (0-9, a-f)",
