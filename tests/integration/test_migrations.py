@@ -7,7 +7,11 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from glideflow.domain.identifiers import JobId
+from glideflow.domain.identifiers import DemandId, JobId
+from glideflow.domain.shares import ShareConfig
+from glideflow.domain.site import Site
+from glideflow.services.brokerage import broker_new
+from glideflow.services.shares import amounts, count_usage
 from glideflow.store import attempts, demands, jobs, tally
 from glideflow.store.engine import Database
 from glideflow.store.migration import migrate
@@ -118,3 +122,34 @@ def test_attempts_that_ended_before_there_were_rules_have_none(empty_database_ur
     assert (attempt["rule"], attempt["verdict"]) == (None, None)
     assert job is not None
     assert (job["failures"], job["rule_counts"]) == (1, None)
+
+
+def test_demands_with_reasons_of_the_old_form_are_brokered_again_and_use_is_counted_from_now(
+    empty_database_url: str,
+) -> None:
+    migrate(empty_database_url, "0002")
+    execute(
+        empty_database_url,
+        """INSERT INTO tasks (name, owner, vo, priority, spec, source, sandbox, state)
+            VALUES ('old', 'ada', 'local', 5, '{"retries": 2, "site": "here"}', '', '[]', 'running')""",
+        """INSERT INTO demands (task_id, stage, priority, cores, memory_mb, disk_mb, wall_seconds, sites, brokerage)
+            VALUES (1, 'main', 5, 1, 100, 100, 60, '{gone}', '{"gone": "it fits"}')""",
+        "INSERT INTO jobs (task_id, demand_id, stage, index, state, slices) VALUES (1, 1, 'main', 0, 'ready', '[]')",
+    )
+    migrate(empty_database_url)
+    assert execute(empty_database_url, "SELECT sites, brokerage FROM demands") == [{"sites": None, "brokerage": None}]
+    assert execute(empty_database_url, "SELECT job_input_mb, input_near FROM tasks") == [
+        {"job_input_mb": None, "input_near": {}}
+    ]
+    sites = {name: Site.model_validate({"name": name}) for name in ("here", "there")}
+    database = Database(empty_database_url, connections=2)
+    assert broker_new(database, sites) == 1
+    with database.transaction() as connection:
+        assert demands.brokerage(connection, DemandId(1))["sites"] == ["here"]
+        connection.execute("UPDATE jobs SET state = 'claimed'")
+        connection.execute("UPDATE usage_clock SET at = now() - interval '100 seconds'")
+    assert count_usage(database, ShareConfig())
+    with database.transaction() as connection:
+        (used,) = amounts(connection, ShareConfig()).values()
+    assert used == pytest.approx(100, rel=0.05)
+    database.close()

@@ -21,6 +21,7 @@ from glideflow.instance.home import Home, InstanceInfo
 from glideflow.instance.plan import launcher_of
 from glideflow.instance.status import ComponentState, InstanceState, InstanceStatus, read_status
 from glideflow.settings import Settings, load_settings
+from glideflow.shares import load_shares
 from glideflow.sites import load_sites
 
 MAX_SLOTS = 4096
@@ -54,6 +55,8 @@ def up(
     """
     console = Console(stderr=True)
     settings = load_settings()
+    # A mistake in it is told here rather than by the log of a component that cannot start.
+    load_shares(settings)
     home = Home(settings)
     home.create()
     before = home.read_instance()

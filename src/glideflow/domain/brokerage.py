@@ -60,7 +60,7 @@ class SiteState:
     attempts: int = 0
     """Attempts that ended there lately."""
     judged_seconds: float = 0.0
-    """How far back they go."""
+    """The time in which they ended."""
     failures: int = 0
     """Those of them that failed for a reason of the site or the pilot."""
     taken: float = 0.0

@@ -19,7 +19,7 @@ from glideflow.services import site_states
 from glideflow.store import demands, files, inputs, jobs, tasks
 from glideflow.store.engine import Channel, Connection, Database, notify
 
-_KEPT_SECONDS = 30.0
+_KEPT_SECONDS = 10.0
 """Reasons that say the same with other figures are written again after this time."""
 _OWN_STORAGE = "/storage/"
 

@@ -14,7 +14,7 @@ from glideflow.services.brokerage import outlook
 from glideflow.store import jobs
 from glideflow.store.engine import Connection
 
-_SHORTEST_SECONDS = 60.0
+_SHORTEST_SECONDS = 10.0
 """A rate is not worked out from less."""
 
 

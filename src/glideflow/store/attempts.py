@@ -185,24 +185,27 @@ def pilot_of(connection: Connection, attempt_id: AttemptId) -> str | None:
 
 
 def recent_by_site(connection: Connection, most: int, seconds: float) -> dict[str, Row]:
-    """Count the latest `attempts` that ended at each site, and their `failures` for a reason of the site or the pilot.
-
-    `seconds` says how far back they go.
+    """Count the `attempts` that ended lately at each site, and their `failures` for a reason of the site or the pilot.
 
     Args:
         connection: The caller's transaction.
-        most: So many attempts are looked at, of all sites together: the cost does not grow with their number.
-        seconds: Only those that were claimed within this time.
+        most: So many of the latest attempts are looked at, of all sites: the cost does not grow with their number.
+        seconds: Only those that ended within this time.
+
+    Returns:
+        The numbers by site, and the `seconds` in which these attempts ended: since the first of them was claimed, but
+        not more than was asked for.
     """
     rows = connection.execute(
         """
         SELECT p.site, count(*) AS attempts, count(*) FILTER (
             WHERE a.state = 'lost' OR (a.state IN ('failed', 'refused') AND a.reason_source IN ('pilot', 'site'))
-        ) AS failures, coalesce(extract(epoch FROM now() - min(a.ended_at)), 0)::float8 AS seconds
-        FROM (SELECT * FROM attempts ORDER BY id DESC LIMIT %s) a JOIN pilots p ON p.id = a.pilot_id
-        WHERE a.state NOT IN ('claimed', 'running', 'reported') AND a.claimed_at > now() - %s * interval '1 second'
+        ) AS failures, least(extract(epoch FROM now() - min(a.claimed_at)), %(seconds)s)::float8 AS seconds
+        FROM (SELECT * FROM attempts ORDER BY id DESC LIMIT %(most)s) a JOIN pilots p ON p.id = a.pilot_id
+        WHERE a.state NOT IN ('claimed', 'running', 'reported')
+            AND a.ended_at > now() - %(seconds)s * interval '1 second'
         GROUP BY p.site
         """,
-        [most, seconds],
+        {"most": most, "seconds": seconds},
     )
     return {row["site"]: row for row in rows}
