@@ -56,7 +56,14 @@ class Factory:
         self._sites = load_sites(settings, instance.launcher or None, instance.slots or None)
         policies = Policies(sites=self._sites, system=load_system_policy(settings).rules)
         self._launchers = make_launchers(settings, home, list(self._sites.values()))
-        self._provisioner = Provisioner(self._database, self._sites, policies, self._launchers, instance.rest_url)
+        self._provisioner = Provisioner(
+            self._database,
+            self._sites,
+            policies,
+            self._launchers,
+            instance.rest_url,
+            start_seconds=settings.pilot_start_seconds,
+        )
         self.stop = threading.Event()
 
     def run(self) -> None:

@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     """A job whose outputs are not verified so long after its pilot reported the end is run again."""
 
     pilot_start_seconds: float = Field(default=3600.0, gt=0)
-    """A pilot that is known to the batch system no more and has not registered after this time has vanished."""
+    """A pilot that runs in the batch system for longer without registering is given up and removed."""
 
     provision_seconds: float = Field(default=10.0, gt=0)
     """Longest time between two looks at the demand for pilots; new jobs are noticed at once."""

@@ -82,7 +82,9 @@ class World:
     def cycle(self) -> dict[str, int]:
         """One cycle of the factory: pilots sent to each site."""
         policies = Policies(sites=self.place.sites, system=())
-        provisioner = Provisioner(self.database, self.place.sites, policies, self.launchers, "https://localhost:1")
+        provisioner = Provisioner(
+            self.database, self.place.sites, policies, self.launchers, "https://localhost:1", start_seconds=600
+        )
         return {name: decision.n for name, decision in provisioner.cycle().items()}
 
     def brokerage(self, task_id: TaskId) -> dict[str, Any]:

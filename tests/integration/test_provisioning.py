@@ -50,7 +50,7 @@ def launcher() -> FakeLauncher:
 
 @pytest.fixture
 def provisioner(database: Database, launcher: FakeLauncher) -> Provisioner:
-    return Provisioner(database, {"here": SITE}, POLICIES, {"here": launcher}, "https://localhost:1")
+    return Provisioner(database, {"here": SITE}, POLICIES, {"here": launcher}, "https://localhost:1", start_seconds=600)
 
 
 @pytest.fixture
@@ -112,6 +112,33 @@ def test_pilots_are_sent_for_ready_jobs_and_not_twice(
     assert states(database) == {"submitted": 4}
     with database.transaction() as connection:
         assert "4 ready jobs" in pilots.decisions(connection)["here"]["reasons"][0]
+
+
+def test_a_pilot_that_runs_and_never_registers_is_given_up_and_removed(
+    database: Database, launcher: FakeLauncher, task: TaskId
+) -> None:
+    patient, hasty = (
+        Provisioner(database, {"here": SITE}, POLICIES, {"here": launcher}, "https://localhost:1", start_seconds=limit)
+        for limit in (600, 0)
+    )
+    patient.cycle()
+    enter(database, launcher, 0)
+    mute = launcher.launches[1].pilot_id
+    launcher.set_status(mute, LaunchStatus.RUNNING)
+    for _ in range(2):
+        patient.cycle()
+        assert states(database) == {"submitted": 3, "registered": 1}
+    hasty.cycle()
+    hasty.cycle()
+    assert states(database)["failed"] == 1
+    with database.transaction() as connection:
+        ended = pilots.lock(connection, mute)
+    assert ended is not None
+    assert (ended["state"], ended["reason_code"]) == ("failed", "pilot_not_registered")
+    assert "has not registered, 0 s are allowed: can its node reach https://localhost:1?" in ended["reason_text"]
+    age(database, "ended_at", 61)
+    hasty.cycle()
+    assert launcher.removed[mute] == "it has ended"
 
 
 def test_nothing_is_sent_without_demand(database: Database, launcher: FakeLauncher, provisioner: Provisioner) -> None:

@@ -59,6 +59,8 @@ class ReasonCode(StrEnum):
     """The pilot reached the end of its slot."""
     PILOT_FAILED = "pilot_failed"
     """The pilot ended by itself without a good-bye, or was held by the batch system."""
+    PILOT_NOT_REGISTERED = "pilot_not_registered"
+    """The pilot runs in the batch system and did not register in time: can its node reach the endpoint?"""
     PILOT_REFUSED = "pilot_refused"
     """The pilot could not take the job."""
     KILLED = "killed"

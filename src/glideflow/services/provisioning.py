@@ -9,7 +9,7 @@ import logging
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from glideflow.domain.identifiers import PilotId
@@ -39,6 +39,7 @@ _REMOVED_PER_CYCLE = 5
 _GHOST_SECONDS = 60.0
 """An orderly end, with its output transferred, takes less."""
 
+_NOT_REGISTERED = frozenset({PilotState.PLANNED, PilotState.SUBMITTED})
 _Row = Mapping[str, Any]
 
 
@@ -51,6 +52,7 @@ class Provisioner:
         policies: What becomes of the jobs of pilots that are gone.
         launcher_of: What starts the pilots of each site, by site name.
         server_url: The endpoint that pilots call.
+        start_seconds: How long a pilot may run without registering, seconds.
     """
 
     def __init__(
@@ -60,12 +62,16 @@ class Provisioner:
         policies: Policies,
         launcher_of: Mapping[str, Launcher],
         server_url: str,
+        *,
+        start_seconds: float,
     ) -> None:
         self._database = database
         self._sites = sites
         self._policies = policies
         self._launcher_of = launcher_of
         self._server_url = server_url
+        self._start_seconds = start_seconds
+        self._mute_since: dict[str, dict[PilotId, datetime]] = {}
 
     def cycle(self) -> dict[str, Decision]:
         """Settle what went wrong and note what changed at each site, choose sites for the jobs, and send pilots there.
@@ -151,7 +157,34 @@ class Provisioner:
                         move(connection, PilotState.HELD, [row["id"]], reason=reason)
                 elif not _is_well(pilot):
                     ended |= _note_gone(connection, self._policies, row)
+            self._end_mute(connection, site, rows, found)
         announce_ended_stages(self._database, ended)
+
+    def _end_mute(
+        self, connection: Connection, site: Site, rows: Sequence[_Row], found: Mapping[PilotId, LaunchedPilot]
+    ) -> None:
+        """Give up pilots that run and do not register; later cycles remove them from the batch system.
+
+        Since when they run is known from the first look at which they did: a factory that starts anew waits again.
+        """
+        known = self._mute_since.setdefault(site.name, {})
+        since = self._mute_since[site.name] = {
+            PilotId(row["id"]): known.get(PilotId(row["id"])) or row["now"]
+            for row in rows
+            if row["state"] in _NOT_REGISTERED
+            and row["id"] in found
+            and found[row["id"]].status is LaunchStatus.RUNNING
+        }
+        for row in rows:
+            seconds = (row["now"] - since.get(row["id"], row["now"])).total_seconds()
+            present = pilots.lock(connection, row["id"]) if seconds > self._start_seconds else None
+            if present is not None and present["state"] in _NOT_REGISTERED:
+                text = (
+                    f"it runs for {seconds:.0f} s in the batch system and has not registered, "
+                    f"{self._start_seconds:.0f} s are allowed: can its node reach {self._server_url}?"
+                )
+                reason = Reason(code=ReasonCode.PILOT_NOT_REGISTERED, text=text, source=Source.SITE)
+                pilots.end(connection, PilotState.FAILED, [{"id": row["id"], **reason_values(reason), "log": None}])
 
     def _remove_ghosts(self, site: Site, launcher: Launcher, found: Mapping[PilotId, LaunchedPilot]) -> None:
         """Remove pilots that the batch system still shows although they ended here, for example with its node."""
