@@ -177,3 +177,18 @@ def test_a_circle_in_a_file_stores_nothing(ask: Ask, tmp_path: Path, capsys: pyt
     assert run(["submit", "chain.yaml"]) == 2
     assert "count -> total -> count" in " ".join(capsys.readouterr().err.split())
     assert ask("tasks") == []
+
+
+def test_the_end_of_a_parent_starts_its_child_at_once(ask: Ask, tmp_path: Path) -> None:
+    """The planner of the endpoint hears of it, without a flow and without waiting for its next round."""
+    (tmp_path / "chain.yaml").write_text(
+        CHAIN.replace("inputs: {dataset: count.sums@count}", "after: [count]\nafter_failed: run").replace(
+            "{inputs}", "x"
+        )
+    )
+    ask("submit", "chain.yaml")
+    ask("kill", "count")
+    ends = time.monotonic() + DEADLINE_SECONDS
+    while ask("tasks")[0]["jobs"]["ready"] != 1:
+        assert time.monotonic() < ends
+    assert ask("tasks")[0]["state"] == "running"

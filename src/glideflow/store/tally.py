@@ -82,14 +82,15 @@ def failures(connection: Connection, task_id: TaskId, *, limit: int = 50) -> lis
 
 
 def with_open_jobs(connection: Connection, task_ids: Sequence[int]) -> set[int]:
-    """Return which of some tasks have a job that is written and has not ended."""
+    """Return which of some tasks have a job that has not ended, or is not even written."""
     rows = connection.execute(
         f"""
         SELECT d.task_id FROM demands d JOIN {_ALL} c ON c.demand_id = d.id
-        WHERE d.task_id = ANY(%s) AND c.state NOT IN ('done', 'failed', 'cancelled')
+        WHERE d.task_id = ANY(%(tasks)s) AND c.state NOT IN ('done', 'failed', 'cancelled')
         GROUP BY d.task_id HAVING sum(c.n) > 0
+        UNION SELECT id FROM tasks WHERE id = ANY(%(tasks)s) AND jobs_written < jobs_total AND state = 'running'
         """,
-        [list(task_ids)],
+        {"tasks": list(task_ids)},
     )
     return {row["task_id"] for row in rows}
 
