@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from glideflow.documents.document import Keys, Places, read_document
+from glideflow.documents.sentences import sentences
 from glideflow.errors import SettingsError, TaskFileError
-from glideflow.task_file.document import Keys, Places, read_document
-from glideflow.task_file.sentences import sentences
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -39,23 +39,36 @@ class Configuration:
         try:
             return model.model_validate(value)
         except ValidationError as error:
-            found = [(keys + problem.key, problem.text) for problem in sentences(error, model)]
-            found.sort(key=lambda problem: self.places.line(problem[0]))
-            raise SettingsError("\n".join(self.places.sentence(*problem) for problem in found)) from error
+            raise SettingsError(described(error, model, self.places, keys)) from error
 
 
-def read_configuration(path: Path, beginning: str) -> Configuration:
+def described(error: ValidationError, model: type[BaseModel], places: Places, keys: Keys = ()) -> str:
+    """Return what is wrong with a part of a file: one line per problem, in the order of the file.
+
+    Args:
+        error: What pydantic found.
+        model: What the part must be.
+        places: Where each key of the file was given.
+        keys: Path of the part; the whole file without it.
+    """
+    found = [(keys + problem.key, problem.text) for problem in sentences(error, model)]
+    found.sort(key=lambda problem: places.line(problem[0]))
+    return "\n".join(places.sentence(*problem) for problem in found)
+
+
+def read_configuration(path: Path, beginning: str, *, may_be_empty: bool = False) -> Configuration:
     """Read a YAML file.
 
     Args:
         path: The file.
         beginning: What such a file looks like, for the message.
+        may_be_empty: Whether a file with nothing in it is one with an empty mapping.
 
     Raises:
         SettingsError: It cannot be read, or holds no mapping.
     """
     try:
-        document = read_document(path, beginning)
+        document = read_document(path, beginning, may_be_empty=may_be_empty)
         return Configuration(document.values(), document.places)
     except TaskFileError as error:
         raise SettingsError(str(error)) from error

@@ -4,25 +4,20 @@
 No other module reads the environment. Each field's docstring is its entry in the reference page.
 """
 
-import difflib
 import os
 import re
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
 
+from glideflow.configuration import Configuration, described, read_configuration
+from glideflow.documents.document import Places
 from glideflow.errors import SettingsError
 
 SETTINGS_FILE = "glideflow.yaml"
-SECRET = frozenset({"database_url"})
-"""Settings whose value is in no message."""
 
 
 def _site_database(url: str) -> str:
@@ -101,7 +96,7 @@ class Settings(BaseSettings):
     """YAML file of the shares and limits; without it `shares.yaml` in the home, and without that everybody has the
     same share and no limit."""
 
-    launcher: str | None = Field(default=None, pattern="^(htcondor|local)$")
+    launcher: Literal["htcondor", "local"] | None = None
     """How the default site starts pilots when there is no sites file: `htcondor`, or `local` for plain processes."""
 
     condor_collector: str | None = None
@@ -194,57 +189,38 @@ def load_settings(home: Path | None = None) -> Settings:
     Raises:
         SettingsError: An unknown key or a value that is not allowed, with file, line, key and what is allowed.
     """
-    try:
-        chosen = home or Settings().home
-    except ValidationError as error:
-        raise SettingsError(_describe(error, None, {})) from error
-    path = chosen.expanduser().absolute() / SETTINGS_FILE
-    values, lines = _read_file(path)
-    if home is not None:
-        values["home"] = str(home)
-    try:
-        settings = Settings(**values)
-    except ValidationError as error:
-        raise SettingsError(_describe(error, path, lines)) from error
+    path = (home or _home()).expanduser().absolute() / SETTINGS_FILE
+    file = _read_file(path)
+    given = {**file.values, "home": str(home)} if home is not None else file.values
+    settings = _validated(given, file.places)
     folder = (home or settings.home).expanduser().absolute()
     return settings.model_copy(update={"home": folder, "cache": settings.cache.expanduser().absolute()})
 
 
-@cache
-def _yaml() -> YAML:
-    return YAML(typ="rt", pure=True)
+def _home() -> Path:
+    """The home that the environment names."""
+    return _validated({}, Places(Path(SETTINGS_FILE))).home
 
 
-def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the file's values and the line of each key; both empty when there is no file."""
-    if not path.exists():
-        return {}, {}
+def _validated(given: dict[str, Any], places: Places) -> Settings:
+    """Return the settings; what is wrong is said with its place, in the environment or in the file."""
+    present = {variable.upper() for variable in os.environ}
+    for name in Settings.model_fields:
+        # The environment wins, so that is where a wrong value comes from.
+        variable = Settings.model_config["env_prefix"] + name.upper()
+        if variable in present:
+            places.sources[(name,)] = f"environment variable {variable}"
     try:
-        document = _yaml().load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise SettingsError(f"{path} cannot be read as YAML: {error}") from error
-    if document is None:
-        return {}, {}
-    if not isinstance(document, CommentedMap):
-        raise SettingsError(f"{path}: expected lines of the form `key: value`")
-    lines = {str(key): document.lc.key(key)[0] + 1 for key in document}
-    return {str(key): value for key, value in document.items()}, lines
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError(described(error, Settings, places)) from error
 
 
-def _describe(error: ValidationError, path: Path | None, lines: dict[str, int]) -> str:
-    """One line per problem: where it is, what is wrong, what is allowed."""
-    return "\n".join(_problem(dict(problem), path, lines) for problem in error.errors())
-
-
-def _problem(problem: dict[str, Any], path: Path | None, lines: dict[str, int]) -> str:
-    key = str(problem["loc"][0]) if problem["loc"] else "?"
-    place = f"{path}, line {lines[key]}" if key in lines else f"environment variable GLIDEFLOW_{key.upper()}"
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, Settings.model_fields, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; allowed are {', '.join(sorted(Settings.model_fields))}"
-        return f"{place}: there is no setting {key}{hint}"
-    value = "" if key in SECRET else f" (got {problem['input']!r})"
-    return f"{place}: {key}: {problem['msg'].removeprefix('Value error, ')}{value}"
+def _read_file(path: Path) -> Configuration:
+    """Return the file's content; an empty one when there is no file, or nothing but comments in it."""
+    if not path.exists():
+        return Configuration({}, Places(path))
+    return read_configuration(path, "expected lines of the form `key: value`", may_be_empty=True)
 
 
 def process_environment(**changes: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from glideflow.documents.document import Keys
 from glideflow.domain.naming import unique_names
 from glideflow.domain.task import (
     MOST_LISTED_FILES,
@@ -25,7 +26,6 @@ from glideflow.domain.task import (
 from glideflow.domain.task import InputFile as InputEntry
 from glideflow.errors import TaskFileError
 from glideflow.task_file import TaskFile
-from glideflow.task_file.document import Keys
 
 CHUNK_BYTES = 1 << 20
 MEGABYTE = 10**6

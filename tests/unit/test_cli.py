@@ -111,7 +111,7 @@ def test_wrong_settings_are_named(
     monkeypatch.setenv("GLIDEFLOW_HOME", str(tmp_path))
     (tmp_path / "glideflow.yaml").write_text("prot: 1\n")
     assert run(["tasks"]) == 2
-    assert "line 1: there is no setting prot; did you mean port?" in capsys.readouterr().err
+    assert "line 1: key `prot`: unknown; did you mean `port`? allowed: " in capsys.readouterr().err
 
 
 def test_an_endpoint_that_is_gone_ends_with_1(

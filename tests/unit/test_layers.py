@@ -20,7 +20,9 @@ MAY_IMPORT = {
     "domain": set[str](),
     **{adapter: {"domain", *ADAPTERS} for adapter in ADAPTERS},
     "services": {"domain", *ADAPTERS},
-    "settings": set[str](),
+    "settings": {"configuration", "documents"},
+    "configuration": {"documents"},
+    "documents": {"domain"},
     "resources": set[str](),
     "errors": set[str](),
 }

@@ -52,21 +52,41 @@ def test_an_empty_file_is_fine(tmp_path: Path) -> None:
 
 def test_an_unknown_setting_names_file_line_and_what_was_meant(tmp_path: Path) -> None:
     place = f"{tmp_path}/{SETTINGS_FILE}, line 2"
-    assert problem_of(tmp_path, "vo: x\nprot: 1\n") == f"{place}: there is no setting prot; did you mean port?"
-    assert "; allowed are attempt_unheld_seconds, ca_file, " in problem_of(tmp_path, "xyzzy: 1\n")
+    text = problem_of(tmp_path, "vo: x\nprot: 1\n")
+    assert text.startswith(f"{place}: key `prot`: unknown; did you mean `port`? allowed: `home`, `instance`, ")
+    assert "key `xyzzy`: unknown; allowed: `home`, " in problem_of(tmp_path, "xyzzy: 1\n")
 
 
-def test_a_wrong_value_names_file_line_and_value(tmp_path: Path) -> None:
-    text = problem_of(tmp_path, "\nport: 70000\nvo: a b\n")
-    second, first = sorted(text.splitlines(), reverse=True)
-    assert first == f"{tmp_path}/{SETTINGS_FILE}, line 2: port: Input should be less than or equal to 65535 (got 70000)"
-    assert "line 3: vo: " in second
-    assert "(got 'a b')" in second
+def test_a_wrong_value_names_file_line_value_and_what_is_allowed(tmp_path: Path) -> None:
+    place = f"{tmp_path}/{SETTINGS_FILE}, line"
+    text = "\nport: 70000\nvo: a b\nlauncher: slurm\ndebug: perhaps\ncache: 7\nheartbeat_seconds: soon\nhost:\n"
+    assert problem_of(tmp_path, text).splitlines() == [
+        f"{place} 2: key `port`: must be a whole number of at most 65535, not 70000",
+        f"{place} 3: key `vo`: must be letters, digits, `.`, `_` and `-`, at most 63 of them, starting with a letter "
+        'or digit, not "a b"',
+        f'{place} 4: key `launcher`: must be `htcondor` or `local`, not "slurm"',
+        f'{place} 5: key `debug`: must be `true` or `false`, not "perhaps"',
+        f"{place} 6: key `cache`: must be the path of a file or folder, not 7",
+        f'{place} 7: key `heartbeat_seconds`: must be a number, not "soon"',
+        f"{place} 8: key `host`: must be text, not empty; give a value or remove the key",
+    ]
 
 
 def test_a_wrong_variable_of_the_environment_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLIDEFLOW_PORT", "many")
-    assert problem_of(tmp_path).startswith("environment variable GLIDEFLOW_PORT: port: ")
+    expected = 'environment variable GLIDEFLOW_PORT: key `port`: must be a whole number, not "many"'
+    assert problem_of(tmp_path) == expected
+    # Also where the file has a good value: the environment wins.
+    assert problem_of(tmp_path, "port: 1000\n") == expected
+    monkeypatch.setenv("GLIDEFLOW_HOME", str(tmp_path))
+    with pytest.raises(SettingsError, match="GLIDEFLOW_PORT"):
+        load_settings()
+
+
+def test_a_file_that_is_no_yaml_is_refused_with_its_line_and_none_of_its_text(tmp_path: Path) -> None:
+    text = problem_of(tmp_path, "vo: x\ndatabase_url: postgresql://me:topsecret@h/n\n\tport: 1\n")
+    assert text.startswith(f"{tmp_path}/{SETTINGS_FILE}, line 3: is not valid YAML: ")
+    assert "topsecret" not in text
 
 
 @pytest.mark.parametrize("text", ["- a\n", "just text\n", "a: [1\n", "a: 1\na: 2\n"])
@@ -102,7 +122,7 @@ def test_a_child_process_gets_the_environment_with_changes(monkeypatch: pytest.M
 )
 def test_a_database_url_of_another_form_is_refused_and_shows_no_password(tmp_path: Path, url: str) -> None:
     text = problem_of(tmp_path, f'database_url: "{url}"\n')
-    assert "line 1: database_url: must be of the form postgresql://user:password@host:port/name" in text
+    assert "line 1: key `database_url`: must be of the form postgresql://user:password@host:port/name" in text
     assert "secret" not in text
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from glideflow.documents.document import Document, Places, read_document, read_documents
+from glideflow.documents.sentences import sentences
 from glideflow.domain import placeholders
 from glideflow.domain.task import TaskSpec
 from glideflow.errors import TaskFileError
-from glideflow.task_file.document import Document, Places, read_document, read_documents
 from glideflow.task_file.overrides import apply_overrides
-from glideflow.task_file.sentences import schema_version_problem, sentences
+from glideflow.task_file.version import schema_version_problem
 
 __all__ = ["Places", "TaskFile", "read_task_file", "read_task_files", "task_schema"]
 
@@ -103,7 +104,7 @@ def _validate(values: dict[str, Any], places: Places, problems: list[str], path:
     try:
         spec = TaskSpec.model_validate(values)
     except ValidationError as error:
-        found = sorted(sentences(error), key=lambda problem: places.line(problem.key))
+        found = sorted(sentences(error, TaskSpec), key=lambda problem: places.line(problem.key))
         raise TaskFileError(
             problems + [places.sentence(problem.key, problem.text) for problem in found], path
         ) from error

@@ -9,9 +9,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from glideflow.domain.task import SPLIT_RULES, TARGET_LIMITS, is_url
-from glideflow.task_file.document import Document, Keys
-from glideflow.task_file.shape import is_list, is_text, types_at, unknown_key
+from glideflow.documents.document import Document, Keys
+from glideflow.documents.shape import is_list, is_text, types_at, unknown_key
+from glideflow.domain.task import SPLIT_RULES, TARGET_LIMITS, TaskSpec, is_url
 
 EXCLUSIVE: Mapping[Keys, Sequence[str]] = {
     ("inputs",): ("files", "dataset", "jobs"),
@@ -49,8 +49,8 @@ def _apply(document: Document, option: str, folder: Path, given: set[Keys]) -> s
     if not equals or not all(keys):
         return f"{place}: expected `key=value`, for example `split.events_per_job=1000`"
     for end in range(1, len(keys) + 1):
-        if not types_at(keys[:end]):
-            return f"{place}: key `{'.'.join(map(str, keys[:end]))}`: {unknown_key(keys[:end])}"
+        if not types_at(keys[:end], TaskSpec):
+            return f"{place}: key `{'.'.join(map(str, keys[:end]))}`: {unknown_key(keys[:end], TaskSpec)}"
     try:
         value = _parse(keys, text.strip())
     except YAMLError as error:
@@ -61,9 +61,9 @@ def _apply(document: Document, option: str, folder: Path, given: set[Keys]) -> s
 
 def _parse(keys: Keys, text: str) -> Any:
     """Read a value: text as it stands where text is expected, YAML elsewhere."""
-    if is_text(keys) and not text.startswith(('"', "'")):
+    if is_text(keys, TaskSpec) and not text.startswith(('"', "'")):
         return None if text in _REMOVE and keys[0] != "environment" else text
-    if is_list(keys) and text not in _REMOVE and not text.startswith("["):
+    if is_list(keys, TaskSpec) and text not in _REMOVE and not text.startswith("["):
         # `inputs.files=data/*.csv` means one entry; the bare star would be an alias in YAML.
         text = text if text.startswith("{") else f"'{text.replace(chr(39), 2 * chr(39))}'"
         text = f"[{text}]"
@@ -86,7 +86,7 @@ def _put(document: Document, keys: Keys, value: Any, option: str, given: set[Key
                 node.pop(name, None)
                 document.places.forget((*keys[:-1], name))
     given.add(keys)
-    document.places.replace(keys, option)
+    document.places.replace(keys, f"--set {option}")
     if value is None:
         node.pop(keys[-1], None)
     else:

@@ -39,14 +39,14 @@ def shown(keys: Keys) -> str:
 
 @dataclass(frozen=True)
 class Places:
-    """Where each key of a task stands: a line of the file, or an option `--set`."""
+    """Where each key of a file was given: in a line of it, or by something that wins over the file."""
 
     path: Path
     """The file."""
     lines: dict[Keys, int] = field(default_factory=dict)
     """Line of each key, from 1."""
-    options: dict[Keys, str] = field(default_factory=dict)
-    """Text of the option `--set` that gave a key."""
+    sources: dict[Keys, str] = field(default_factory=dict)
+    """What gave a key instead, in words: an option `--set`, or an environment variable."""
 
     def line(self, keys: Keys) -> int:
         """Return the line of a key, or of the nearest one above it; 0 when there is none."""
@@ -54,12 +54,12 @@ class Places:
 
     def place(self, keys: Keys) -> str:
         """Return where a key, or what is below it, was given, in words."""
-        inside = [option for known, option in self.options.items() if known[: len(keys)] == keys]
+        inside = [source for known, source in self.sources.items() if known[: len(keys)] == keys]
         if keys and inside:
-            return ", ".join(f"--set {option}" for option in inside)
+            return ", ".join(inside)
         for part in _upwards(keys):
-            if part in self.options:
-                return f"--set {self.options[part]}"
+            if part in self.sources:
+                return self.sources[part]
             if part in self.lines:
                 return f"{self.path}, line {self.lines[part]}"
         return str(self.path)
@@ -76,14 +76,14 @@ class Places:
         keys: Keys = tuple(int(part) if part.isdigit() else part for part in _KEY_PARTS.findall(found[1]))
         return f"{self.place(keys)}: {problem}"
 
-    def replace(self, keys: Keys, option: str) -> None:
-        """Note that an option gave a key, and all that is below it."""
+    def replace(self, keys: Keys, source: str) -> None:
+        """Note that something else than the file gave a key, and all that is below it."""
         self.forget(keys)
-        self.options[keys] = option
+        self.sources[keys] = source
 
     def forget(self, keys: Keys) -> None:
         """Drop the places of a key and of all below it."""
-        for table in (self.lines, self.options):
+        for table in (self.lines, self.sources):
             for known in [known for known in table if known[: len(keys)] == keys]:
                 del table[known]
 
@@ -143,28 +143,34 @@ def _yaml() -> YAML:
     return yaml
 
 
-def read_document(path: Path, beginning: str = "a task file starts with `schema_version: 1`") -> Document:
+def read_document(
+    path: Path, beginning: str = "a task file starts with `schema_version: 1`", *, may_be_empty: bool = False
+) -> Document:
     """Read a YAML file that holds a mapping.
 
     Args:
         path: The file.
         beginning: What such a file looks like, for the message.
+        may_be_empty: Whether a file with nothing in it is one with an empty mapping.
 
     Raises:
         TaskFileError: No such file, not readable, not YAML (with the line), or not a mapping.
     """
-    found = read_documents(path, beginning)
+    found = read_documents(path, beginning, may_be_empty=may_be_empty)
     if len(found) > 1:
         raise TaskFileError([f"{path}: holds {len(found)} documents; one is expected here"], path)
     return found[0]
 
 
-def read_documents(path: Path, beginning: str = "a task file starts with `schema_version: 1`") -> list[Document]:
+def read_documents(
+    path: Path, beginning: str = "a task file starts with `schema_version: 1`", *, may_be_empty: bool = False
+) -> list[Document]:
     """Read a YAML file that holds mappings, separated by lines `---`.
 
     Args:
         path: The file.
         beginning: What such a file looks like, for the message.
+        may_be_empty: Whether a file with nothing in it is one with an empty mapping.
 
     Raises:
         TaskFileError: No such file, not readable, not YAML (with the line), or not a mapping.
@@ -175,7 +181,7 @@ def read_documents(path: Path, beginning: str = "a task file starts with `schema
     except (YAMLError, RecursionError, ValueError) as error:
         raise TaskFileError([f"{path}{_yaml_problem(error)}"], path) from error
     # An empty document before the first `---`, or after the last, is a matter of taste.
-    mappings = [root for root in roots if root is not None] or [None]
+    mappings = [root for root in roots if root is not None] or [CommentedMap() if may_be_empty else None]
     for root in mappings:
         if not isinstance(root, CommentedMap):
             content = "is empty" if root is None else "does not hold lines of the form `key: value`"

@@ -9,13 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from glideflow import __version__
+from glideflow.documents.document import Keys
+from glideflow.documents.shape import Root, allowed_keys, meant_key, unknown_key
 from glideflow.domain.model import SpecError
-from glideflow.domain.task import TaskSpec
-from glideflow.task_file.document import Keys
-from glideflow.task_file.shape import Root, allowed_keys, meant_key, unknown_key
 
-SCHEMA_VERSION = 1
 _SHOWN_CHARACTERS = 60
 _TAGS = frozenset({"text", "mapping"})
 
@@ -38,6 +35,10 @@ PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}(@[A-Za-z0-9][A-Za-z0-9._-]{0,99})?$": (
         "must be the name of a dataset, as `name`, or `name@12` for what task 12 wrote into it"
     ),
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$": (
+        "must be letters, digits, `.`, `_` and `-`, at most 63 of them, starting with a letter or digit"
+    ),
+    r"^[a-z]+$": "must be small letters",
     r"^[0-9a-f]{64}$": "must be 64 hexadecimal digits (0-9, a-f)",
 }
 """What each regular expression of the model means."""
@@ -45,7 +46,7 @@ PATTERNS = {
 
 @dataclass(frozen=True)
 class Sentence:
-    """One problem of a task."""
+    """One problem of a file."""
 
     key: Keys
     """Path of the key."""
@@ -53,15 +54,7 @@ class Sentence:
     """What is wrong with it."""
 
 
-def schema_version_problem(values: Mapping[str, Any]) -> str | None:
-    """Return the sentence about a version that this release does not read; None when it does, or none is given."""
-    version = values.get("schema_version", SCHEMA_VERSION)
-    if version == SCHEMA_VERSION and not isinstance(version, bool | float):
-        return None
-    return f"must be {SCHEMA_VERSION}, the version that this glideflow ({__version__}) reads, not {show(version)}"
-
-
-def sentences(error: ValidationError, root: Root = TaskSpec) -> list[Sentence]:
+def sentences(error: ValidationError, root: Root) -> list[Sentence]:
     """Return the problems behind a validation error.
 
     Args:
@@ -166,10 +159,13 @@ _DESCRIPTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "int_parsing": _number,
     "int_from_float": _number,
     "float_type": _number,
+    "float_parsing": _number,
     "greater_than": _number,
     "greater_than_equal": _number,
     "less_than_equal": _number,
     "bool_type": lambda _: "must be `true` or `false`",
+    "bool_parsing": lambda _: "must be `true` or `false`",
+    "path_type": lambda _: "must be the path of a file or folder",
     "string_pattern_mismatch": _pattern,
     "string_too_short": _length,
     "string_too_long": _length,

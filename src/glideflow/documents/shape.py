@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shape of a file as its model has it: which keys are allowed where, and what was meant by others.
 
-`root` is the model of the whole file; without it, a task.
+`root` is the model of the whole file, or of the part that the path of a key begins in.
 """
 
 import difflib
@@ -11,8 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from glideflow.domain.task import TaskSpec
-from glideflow.task_file.document import Keys
+from glideflow.documents.document import Keys
 
 Root = type[BaseModel]
 
@@ -62,7 +61,7 @@ def below(annotation: Any, key: str | int) -> list[Any]:
     return found
 
 
-def types_at(keys: Keys, root: Root = TaskSpec) -> list[Any]:
+def types_at(keys: Keys, root: Root) -> list[Any]:
     """Return the types that are allowed at the path of a key; empty when there is no such key."""
     found: list[Any] = [root]
     for key in keys:
@@ -70,23 +69,23 @@ def types_at(keys: Keys, root: Root = TaskSpec) -> list[Any]:
     return found
 
 
-def allowed_keys(keys: Keys, root: Root = TaskSpec) -> list[str]:
+def allowed_keys(keys: Keys, root: Root) -> list[str]:
     """Return the keys that the mapping at a path may have; empty when any may."""
     models = [one for one in types_at(keys, root) if isinstance(one, type) and issubclass(one, BaseModel)]
     return [name for model in models for name in model.model_fields]
 
 
-def is_text(keys: Keys) -> bool:
+def is_text(keys: Keys, root: Root) -> bool:
     """Return whether the value at a path is plain text."""
-    return types_at(keys) == [str]
+    return types_at(keys, root) == [str]
 
 
-def is_list(keys: Keys) -> bool:
+def is_list(keys: Keys, root: Root) -> bool:
     """Return whether the value at a path is a list."""
-    return [get_origin(one) for one in types_at(keys)] == [list]
+    return [get_origin(one) for one in types_at(keys, root)] == [list]
 
 
-def unknown_key(keys: Keys, root: Root = TaskSpec) -> str:
+def unknown_key(keys: Keys, root: Root) -> str:
     """Return the sentence about a key that does not exist: what was probably meant and what is allowed."""
     allowed = allowed_keys(keys[:-1], root)
     if not allowed:
@@ -96,7 +95,7 @@ def unknown_key(keys: Keys, root: Root = TaskSpec) -> str:
     return f"unknown{hint} allowed: {', '.join(f'`{name}`' for name in allowed)}"
 
 
-def meant_key(keys: Keys, root: Root = TaskSpec) -> str | None:
+def meant_key(keys: Keys, root: Root) -> str | None:
     """Return what an unknown key probably means: a similar one, what others call it, or one of another place."""
     key, allowed = str(keys[-1]).lower(), allowed_keys(keys[:-1], root)
     elsewhere = {path.rpartition(".")[2]: path for path in reversed(list(_paths(root, "")))}
