@@ -91,7 +91,7 @@ def fake_endpoint() -> Iterator[FakeEndpoint]:
         def handle_any(self) -> None:
             parts = urlsplit(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+            query = {key: ",".join(values) for key, values in parse_qs(parts.query).items()}
             headers = {key.lower(): value for key, value in self.headers.items()}
             answer = endpoint.answer(Request(self.command, unquote(parts.path), query, headers, body))
             self.send_response(answer.status)

@@ -141,10 +141,11 @@ def site_table(by_site: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def failure_table(failures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row per reason, the most frequent first."""
-    keys = ("count", "code", "exit_code", "site", "text")
+    """Return one row per reason, the most frequent first, with its share of the failed jobs and one of them."""
+    keys = ("count", "share", "code", "exit_code", "site", "job_id", "text")
     rows = sorted(failures, key=lambda row: -row["count"])[:100]
-    return [{key: "" if row.get(key) is None else row[key] for key in keys} for row in rows]
+    shown = [{**row, "share": f"{100 * row['count'] / row['total']:.0f} %"} for row in rows]
+    return [{key: "" if row.get(key) is None else row[key] for key in keys} for row in shown]
 
 
 def json_markdown(content: bytes) -> str:

@@ -94,6 +94,18 @@ def test_a_task_is_submitted_explained_killed_and_run_again(ask: Ask, capsys: py
     assert ask("tasks", "--state", "running")[0]["id"] == task["id"]
 
 
+def test_policy_and_failures_are_answered_for_a_task(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = "failure_policy=[{name: oom, match: {signals: [SIGKILL]}, fail: true}]"
+    ask("submit", "task.yaml", "--set", rule)
+    keys = [rule["key"] for rule in ask("policy", "count")["rules"]]
+    assert (keys[0], keys[-1]) == ("task/oom", "system/any-failure")
+    assert [rule["key"] for rule in ask("policy")["rules"]] == keys[1:]
+    found = ask("failures", "count", "--by", "site", "--by", "node")
+    assert (found["by"], found["failed"], found["items"]) == (["site", "node"], 0, [])
+    assert run(["failures", "nothing"]) == 2
+    assert "there is no task nothing" in capsys.readouterr().err
+
+
 def test_files_are_sent_once_and_come_back_unchanged(endpoint: RunningEndpoint, tmp_path: Path) -> None:
     local = resolve(read_task_file(Path("task.yaml")))
     sent: list[int] = []

@@ -13,6 +13,7 @@ from glideflow.domain.failure_rules import Rule
 from glideflow.domain.identifiers import JobId, TaskId
 from glideflow.domain.messages import Outcome
 from glideflow.domain.reasons import Reason, ReasonCode, Source
+from glideflow.domain.shares import ShareConfig
 from glideflow.domain.site import Site
 from glideflow.services import brokerage, control, settlement, views
 from glideflow.services.explain import explain
@@ -65,7 +66,7 @@ def demand(world: World, job: JobId) -> dict[str, Any]:
 
 def explained(world: World, job: JobId) -> dict[str, Any]:
     """What the product says of a job."""
-    return explain(world.database, job, datetime.now(UTC))
+    return explain(world.database, ShareConfig(), job, datetime.now(UTC))
 
 
 def test_an_attempt_keeps_what_the_pilot_said_and_the_rule_that_fired(world: World, pilot: FakePilot) -> None:

@@ -116,11 +116,29 @@ def test_site_table_has_the_states_that_occur_and_jobs_at_no_site_last() -> None
 def test_failure_table_begins_with_the_most_frequent_reason() -> None:
     rows = failure_table(
         [
-            {"code": "pilot_lost", "text": "silent", "exit_code": None, "site": "a", "count": 1, "job_id": 1},
-            {"code": "payload_exit", "text": "exit 3", "exit_code": 3, "site": None, "count": 9, "job_id": 2},
+            {
+                "code": "pilot_lost",
+                "text": "silent",
+                "exit_code": None,
+                "site": "a",
+                "count": 1,
+                "total": 10,
+                "job_id": 1,
+            },
+            {
+                "code": "payload_exit",
+                "text": "exit 3",
+                "exit_code": 3,
+                "site": None,
+                "count": 9,
+                "total": 10,
+                "job_id": 2,
+            },
         ]
     )
-    assert rows[0] == {"count": 9, "code": "payload_exit", "exit_code": 3, "site": "", "text": "exit 3"}
+    assert rows[0] == {
+        "count": 9, "share": "90 %", "code": "payload_exit", "exit_code": 3, "site": "", "job_id": 2, "text": "exit 3"
+    }  # fmt: skip
     assert rows[1]["exit_code"] == ""
 
 

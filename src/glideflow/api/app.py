@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from glideflow import __version__
-from glideflow.api import pilots, problems, storage, users
+from glideflow.api import failures, pilots, problems, storage, users
 from glideflow.api.context import Context
 from glideflow.api.hot_path import HotPath
 from glideflow.api.housekeeping import Housekeeping
@@ -52,6 +52,6 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     problems.install(app)
-    for routes in (users.router, pilots.router, storage.router):
+    for routes in (users.router, failures.router, pilots.router, storage.router):
         app.include_router(routes)
     return app

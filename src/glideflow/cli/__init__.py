@@ -56,6 +56,8 @@ COMMANDS = (
     Command("tasks", "listing:tasks", TASKS, "List tasks, the newest first."),
     Command("jobs", "listing:jobs", TASKS, "List the jobs of a task."),
     Command("explain", "explain:explain", TASKS, "Say what a job or a task is waiting for, or why it ended."),
+    Command("failures", "failures:failures", TASKS, "Count the failed jobs of a task by reason, exit code and site."),
+    Command("policy", "policy:policy", TASKS, "Show the rules for failed jobs that are in force."),
     Command("log", "log:log", TASKS, "Print what a job has printed."),
     Command("outputs", "outputs:outputs", TASKS, "List, or fetch, the files that a task has made."),
     Command("kill", "control:kill", TASKS, "End a task or a job."),

@@ -208,6 +208,14 @@ class Client(Orders):
         final = response.headers.get("X-Glideflow-Log-Final") == "true"
         return LogPart(response.content, final, int(number) if number else None)
 
+    def policy(self, task: int | str | None = None) -> Json:
+        """Return the rules for failed jobs that are in force, for a task or without one."""
+        return self._call("GET", "/v1/policy" if task is None else _path("tasks", task, "policy"))
+
+    def failures(self, task: int | str, by: Sequence[str] | None = None) -> Json:
+        """Return how many jobs of a task failed, by `reason`, `exit_code`, `site` or `node`."""
+        return self._call("GET", _path("tasks", task, "failures"), params=_known({"by": by}))
+
     def outputs(self, task: int | str) -> list[Json]:
         """Return the files that a task has made."""
         return self._items(_path("tasks", task, "outputs"), {}, None)

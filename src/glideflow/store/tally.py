@@ -5,14 +5,22 @@ A statement that moves jobs adds a few rows to `tally_deltas`; `fold` moves them
 so that it is exact at any time.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, LiteralString
 
 from glideflow.domain.identifiers import TaskId
 from glideflow.store.engine import Connection
 
 Row = dict[str, Any]
 
+DIMENSIONS: Mapping[str, LiteralString] = {
+    "reason": "reason_code",
+    "exit_code": "exit_code",
+    "site": "site",
+    "node": "node",
+}
+"""By what failed jobs are counted: names for users, and columns."""
+USUAL_DIMENSIONS = ("reason", "exit_code", "site")
 _ALL = "(SELECT * FROM tally UNION ALL SELECT * FROM tally_deltas)"
 
 
@@ -60,25 +68,42 @@ def by_site(connection: Connection, task_id: TaskId, *, stage: str) -> list[Row]
     ).fetchall()
 
 
-def failures(connection: Connection, task_id: TaskId, *, limit: int = 50) -> list[Row]:
-    """Group a task's failed jobs by reason, exit code and site, the most frequent first, with an example each."""
-    return connection.execute(
+def failures(
+    connection: Connection, task_id: TaskId, *, by: Sequence[str] = USUAL_DIMENSIONS, limit: int = 50
+) -> list[Row]:
+    """Group a task's failed jobs, the most frequent kind first, with an example each.
+
+    Args:
+        connection: The caller's transaction.
+        task_id: The task.
+        by: Names of DIMENSIONS.
+        limit: Most groups.
+
+    Returns:
+        The columns of the dimensions with the reason as `code`; `count`; `total` of all groups, also of those beyond
+        the limit; and one job's `job_id` and `text`.
+    """
+    columns = [DIMENSIONS[name] for name in by]
+    listed, ours, theirs = (", ".join(prefix + column for column in columns) for prefix in ("", "j.", "f."))
+    rows = connection.execute(
         f"""
-        SELECT f.*, e.id AS job_id, e.reason_text AS text FROM (
-            SELECT c.reason_code AS code, c.exit_code, c.site, sum(c.n)::bigint AS count, min(d.id) AS demand_id
-            FROM demands d JOIN {_ALL} c ON c.demand_id = d.id
-            WHERE d.task_id = %s AND c.state = 'failed'
-            GROUP BY c.reason_code, c.exit_code, c.site HAVING sum(c.n) > 0
-            ORDER BY sum(c.n) DESC, c.reason_code LIMIT %s
-        ) f LEFT JOIN LATERAL (
+        WITH parts AS (
+            SELECT d.id AS demand_id, {listed}, sum(c.n) AS n FROM demands d JOIN {_ALL} c ON c.demand_id = d.id
+            WHERE d.task_id = %s AND c.state = 'failed' GROUP BY d.id, {listed} HAVING sum(c.n) > 0
+        ), found AS (
+            SELECT {listed}, sum(n)::bigint AS count, sum(sum(n)) OVER ()::bigint AS total,
+                min(demand_id) AS demand_id
+            FROM parts GROUP BY {listed} ORDER BY sum(n) DESC, {listed} LIMIT %s
+        )
+        SELECT f.*, e.id AS job_id, e.reason_text AS text FROM found f LEFT JOIN LATERAL (
             SELECT j.id, j.reason_text FROM jobs j
-            WHERE j.demand_id = f.demand_id AND j.state = 'failed'
-                AND (j.reason_code, j.exit_code, j.site) IS NOT DISTINCT FROM (f.code, f.exit_code, f.site)
+            WHERE j.demand_id = f.demand_id AND j.state = 'failed' AND ({ours}) IS NOT DISTINCT FROM ({theirs})
             ORDER BY j.id LIMIT 1
-        ) e ON true ORDER BY f.count DESC, f.code
+        ) e ON true ORDER BY f.count DESC, {theirs}
         """,
         [task_id, limit],
     ).fetchall()
+    return [{("code" if key == "reason_code" else key): value for key, value in row.items()} for row in rows]
 
 
 def with_open_jobs(connection: Connection, task_ids: Sequence[int]) -> set[int]:
