@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """`glideflow kill | retry | pause | resume | priority`."""
 
+from collections.abc import Callable
+from typing import Any
+
 from glideflow.cli.terminal import AsJson, Json, connect, counted, job_name, print_json, say
+from glideflow.client import Client
 from glideflow.errors import UserError
+
+Order = Callable[..., Json]
+"""A method of the client: of a task or a job, with more values."""
 
 
 def kill(
@@ -23,10 +30,7 @@ def kill(
         reason: Why, for whoever asks later.
         json: Print JSON.
     """
-    _check(task, job)
-    with connect() as client:
-        found = client.kill_job(job, reason) if job is not None else client.kill_task(str(task), reason)
-    _show(found, json=json)
+    _show(_order(Client.kill_task, Client.kill_job, task, job, reason), json=json)
 
 
 def retry(
@@ -47,10 +51,7 @@ def retry(
         reason: Why, for whoever asks later.
         json: Print JSON.
     """
-    _check(task, job)
-    with connect() as client:
-        found = client.retry_job(job, reason) if job is not None else client.retry_task(str(task), reason)
-    _show(found, json=json)
+    _show(_order(Client.retry_task, Client.retry_job, task, job, reason), json=json)
 
 
 def pause(
@@ -71,10 +72,7 @@ def pause(
         reason: Why, for whoever asks later.
         json: Print JSON.
     """
-    _check(task, job)
-    with connect() as client:
-        found = client.pause_job(job, reason) if job is not None else client.pause_task(str(task), reason)
-    _show(found, json=json)
+    _show(_order(Client.pause_task, Client.pause_job, task, job, reason), json=json)
 
 
 def resume(
@@ -95,10 +93,7 @@ def resume(
         reason: Why, for whoever asks later.
         json: Print JSON.
     """
-    _check(task, job)
-    with connect() as client:
-        found = client.resume_job(job, reason) if job is not None else client.resume_task(str(task), reason)
-    _show(found, json=json)
+    _show(_order(Client.resume_task, Client.resume_job, task, job, reason), json=json)
 
 
 def priority(
@@ -126,19 +121,16 @@ def priority(
         reason: Why, for whoever asks later.
         json: Print JSON.
     """
-    _check(task, job)
-    with connect() as client:
-        found = (
-            client.set_job_priority(job, to, reason)
-            if job is not None
-            else client.set_task_priority(str(task), to, reason)
-        )
+    found = _order(Client.set_task_priority, Client.set_job_priority, task, job, to, reason)
     _show(found, json=json, priority=True)
 
 
-def _check(task: str | None, job: str | None) -> None:
+def _order(for_task: Order, for_job: Order, task: str | None, job: str | None, *values: Any) -> Json:
+    """Send an order for a task, or for one job, and return what it is like then."""
     if (task is None) == (job is None):
         raise UserError("give either a task, or a job with --job")
+    with connect() as client:
+        return for_task(client, task, *values) if task is not None else for_job(client, job, *values)
 
 
 def _show(found: Json, *, json: bool, priority: bool = False) -> None:

@@ -47,21 +47,7 @@ class OpenTask:
 def pending(database: Database) -> list[OutboxEntry]:
     """Return what Prefect must be told, the oldest first."""
     with database.transaction() as connection:
-        return [
-            OutboxEntry(
-                id=row["id"],
-                task_id=row["task_id"],
-                action=row["action"],
-                task_name=row["name"],
-                owner=row["owner"],
-                vo=row["vo"],
-                generation=row["flow_generation"],
-                flow_run_id=row["flow_run_id"],
-                reason=row["reason_text"],
-                tries=row["tries"],
-            )
-            for row in outbox.pending(connection)
-        ]
+        return [OutboxEntry(**row) for row in outbox.pending(connection)]
 
 
 def record_started(database: Database, entry_id: int, task_id: int, flow_run_id: str) -> None:
@@ -87,20 +73,10 @@ def open_tasks(database: Database) -> list[OpenTask]:
     """Return every task that has not ended."""
     with database.transaction() as connection:
         rows = tasks.open_ones(connection)
-        busy = tally.with_open_jobs(connection, [row["id"] for row in rows])
-        return [
-            OpenTask(
-                task_id=row["id"],
-                task_name=row["name"],
-                owner=row["owner"],
-                vo=row["vo"],
-                state=row["state"],
-                stage_ended=bool(row["all_written"]) and row["id"] not in busy,
-                flow_run_id=row["flow_run_id"],
-                generation=row["flow_generation"],
-            )
-            for row in rows
-        ]
+        busy = tally.with_open_jobs(connection, [row["task_id"] for row in rows])
+    for row in rows:
+        row["stage_ended"] = row.pop("all_written") and row["task_id"] not in busy
+    return [OpenTask(**row) for row in rows]
 
 
 def request_resume(database: Database, task_id: int) -> None:

@@ -36,8 +36,8 @@ def pending(connection: Connection) -> list[Row]:
     """Return all entries, the oldest first, with what Prefect needs to know of the task."""
     return connection.execute(
         """
-        SELECT o.id, o.task_id, o.action, o.tries, t.name, t.owner, t.vo, t.flow_generation, t.flow_run_id,
-            t.reason_text
+        SELECT o.id, o.task_id, o.action, o.tries, t.name AS task_name, t.owner, t.vo,
+            t.flow_generation AS generation, t.flow_run_id, t.reason_text AS reason
         FROM outbox o JOIN tasks t ON t.id = o.task_id ORDER BY o.id LIMIT 500
         """
     ).fetchall()

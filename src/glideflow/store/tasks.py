@@ -174,8 +174,9 @@ def open_ones(connection: Connection) -> list[Row]:
     """Return all tasks that have not ended, with whether their present stage has all its jobs."""
     return connection.execute(
         """
-        SELECT t.id, t.name, t.owner, t.vo, t.state, t.flow_run_id, t.flow_generation,
-            t.state IN ('running', 'merging') AND t.jobs_written >= t.jobs_total AS all_written
+        SELECT t.id AS task_id, t.name AS task_name, t.owner, t.vo, t.state, t.flow_run_id,
+            t.flow_generation AS generation,
+            coalesce(t.state IN ('running', 'merging') AND t.jobs_written >= t.jobs_total, false) AS all_written
         FROM tasks t WHERE t.state <> ALL(%s) ORDER BY t.id
         """,
         [strings(FINAL_TASKS)],
