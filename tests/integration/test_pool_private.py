@@ -14,7 +14,8 @@ import pytest
 
 from glideflow.condor.connection import private_connection
 from glideflow.condor.gateway import Gateway
-from glideflow.condor.private_pool import TOKEN_SECONDS, PrivatePool
+from glideflow.condor.pool_token import TOKEN_SECONDS
+from glideflow.condor.private_pool import PrivatePool
 from glideflow.condor.tokens import seconds_left
 from glideflow.errors import PoolError
 from glideflow.instance.home import Home

@@ -12,7 +12,8 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
-from glideflow.condor.private_pool import PoolStatus, PrivatePool
+from glideflow.condor.pool_status import PoolStatus
+from glideflow.condor.private_pool import PrivatePool
 from glideflow.instance.home import Home
 from glideflow.settings import load_settings
 

@@ -10,69 +10,30 @@ Several homes can have a pool at a time: each has its own port, state and namesp
 """
 
 import fcntl
-import json
-import os
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
-from glideflow.condor import pool_config, pool_root, tokens
-from glideflow.condor.connection import CLIENT_CONFIG, TOKENS, configured_connection, private_connection
+from glideflow.condor import pool_config, pool_root
+from glideflow.condor.connection import CLIENT_CONFIG, TOKENS, private_connection
 from glideflow.condor.gateway import Gateway
 from glideflow.condor.pool_namespace import end_namespace, enter_command, find_namespace, run_inside, start_namespace
+from glideflow.condor.pool_note import PoolNote, read_note
 from glideflow.condor.pool_root import Progress
+from glideflow.condor.pool_status import PoolStatus, ask_configured
+from glideflow.condor.pool_token import is_old, make_token
 from glideflow.errors import CondorError, PoolError
 from glideflow.launching.launcher import HomePaths
-from glideflow.launching.processes import ProcessIdentity
 from glideflow.settings import Settings
 
-TOKEN_SECONDS = 7 * 86_400
-_RENEW_SECONDS = 86_400
+NOT_RUNNING = "the private pool does not run: start it with `glideflow pool up`"
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _REMOVE_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolStatus:
-    """Which pool serves the home, and whether it answers."""
-
-    kind: str
-    """`private`, `configured`, or `none`."""
-    running: bool
-    """Whether it answers."""
-    text: str
-    """The same as a sentence, with what to do."""
-    address: str | None = None
-    """Address of the collector."""
-    pid: int | None = None
-    """First process of the private pool."""
-    slots: int | None = None
-    """Cores that the private pool advertises."""
-    started_at: datetime | None = None
-    """When the private pool was started."""
-    identity: str | None = None
-    """Who we are at the schedd."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Note:
-    """What `pool.json` holds."""
-
-    pid: int
-    start_ticks: int
-    boot_id: str
-    port: int
-    slots: int
-    started_at: str
-
-    @property
-    def init(self) -> ProcessIdentity:
-        return ProcessIdentity(self.pid, self.start_ticks, self.boot_id)
 
 
 class PrivatePool:
@@ -149,12 +110,11 @@ class PrivatePool:
         note = self._living()
         if note is None:
             return self._status_without_private()
-        address = f"127.0.0.1:{note.port}"
         found = PoolStatus(
             kind="private",
             running=False,
-            text=f"the private pool runs with {note.slots} slots at {address}",
-            address=address,
+            text=f"the private pool runs with {note.slots} slots at {note.address}",
+            address=note.address,
             pid=note.pid,
             slots=note.slots,
             started_at=datetime.fromisoformat(note.started_at),
@@ -178,9 +138,7 @@ class PrivatePool:
         Raises:
             PoolError: The pool does not run.
         """
-        note = self._living()
-        if note is None:
-            raise PoolError("the private pool does not run: start it with `glideflow pool up`")
+        note = self._running()
         return subprocess.run(enter_command(note.init, argv, as_root=as_root), check=False).returncode
 
     def run(self, argv: list[str], *, as_root: bool = False, data: bytes = b"") -> str:
@@ -194,9 +152,7 @@ class PrivatePool:
         Raises:
             PoolError: The pool does not run, or the command failed.
         """
-        note = self._living()
-        if note is None:
-            raise PoolError("the private pool does not run: start it with `glideflow pool up`")
+        note = self._running()
         return run_inside(note.init, argv, as_root=as_root, data=data)
 
     def is_running(self) -> bool:
@@ -213,28 +169,20 @@ class PrivatePool:
         Raises:
             PoolError: The pool does not run.
         """
-        note = self._living()
-        if note is None:
-            raise PoolError("the private pool does not run: start it with `glideflow pool up`")
+        note = self._running()
         self._make_token(note)
 
     def renew_token_when_old(self) -> None:
         """Make a new token when the present one ends within a day; without a running pool nothing happens."""
         note = self._living()
-        if note is None:
-            return
-        try:
-            left = tokens.seconds_left(self.token_file)
-        except (OSError, ValueError):
-            return
-        if left is not None and left < _RENEW_SECONDS:
+        if note is not None and is_old(self.token_file):
             self._make_token(note)
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
     def _configured(self, progress: Progress) -> PoolStatus | None:
         """Return the configured pool when it answers; None when a private one is wanted."""
-        status = self._ask_configured()
+        status = ask_configured(self.settings)
         if status is None:
             return None
         if status.running:
@@ -245,29 +193,14 @@ class PrivatePool:
         progress(f"HTCondor is configured on this machine, but {status.text}: taking a private pool")
         return None
 
-    def _ask_configured(self) -> PoolStatus | None:
-        connection = configured_connection(self.settings)
-        if connection is None:
-            return None
-        address = self.settings.condor_collector
-        try:
-            with Gateway(connection, self.settings.condor_timeout_seconds) as gateway:
-                identity = gateway.ping()
-        except CondorError as error:
-            return PoolStatus(kind="configured", running=False, text=str(error), address=address)
-        text = f"using {connection.pool} as {identity}"
-        return PoolStatus(kind="configured", running=True, text=text, address=address, identity=identity)
-
     def _status_without_private(self) -> PoolStatus:
         if self.settings.condor_collector is None and (self.folder / CLIENT_CONFIG).exists():
-            return PoolStatus(
-                kind="private", running=False, text="the private pool does not run: start it with `glideflow pool up`"
-            )
-        return self._ask_configured() or PoolStatus(
+            return PoolStatus(kind="private", running=False, text=NOT_RUNNING)
+        return ask_configured(self.settings) or PoolStatus(
             kind="none", running=False, text="there is no HTCondor pool: start a private one with `glideflow pool up`"
         )
 
-    def _start(self, slots: int, progress: Progress) -> _Note:
+    def _start(self, slots: int, progress: Progress) -> PoolNote:
         root = pool_root.ensure_root(self.settings, progress)
         port = self._choose_port()
         config = self.state / "condor_config"
@@ -278,15 +211,13 @@ class PrivatePool:
         (self.folder / CLIENT_CONFIG).write_text(client, encoding="utf-8")
         progress(f"starting the private pool with {slots} slots at 127.0.0.1:{port}")
         init = start_namespace(root, self.state, self.folder / "pool.log")
-        note = _Note(**asdict(init), port=port, slots=slots, started_at=datetime.now(UTC).isoformat())
-        draft = self._note_file.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(note), indent=1) + "\n", encoding="utf-8")
-        draft.rename(self._note_file)
+        note = PoolNote(**asdict(init), port=port, slots=slots, started_at=datetime.now(UTC).isoformat())
+        note.save(self._note_file)
         return note
 
     def _choose_port(self) -> int:
         """Take the port of last time, so that clients that still run find the pool again; else a free one."""
-        note = self._read_note()
+        note = read_note(self._note_file)
         for wanted in (note.port if note else 0, 0):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -297,29 +228,10 @@ class PrivatePool:
                 return int(probe.getsockname()[1])
         raise PoolError("there is no free TCP port on the loopback interface")
 
-    def _make_token(self, note: _Note) -> None:
-        """Make the token that clients outside log in with; the signing key never leaves the pool's root."""
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._has_key(note):
-            if time.monotonic() > deadline or not note.init.is_alive():
-                raise PoolError(
-                    f"the private pool made no signing key; see {self.folder / 'pool.log'} and {self.state}/log"
-                )
-            time.sleep(_POLL_SECONDS)
-        create = ["condor_token_create", "-identity", pool_config.IDENTITY, "-lifetime", str(TOKEN_SECONDS)]
-        draft = self.token_file.with_name(".pool.new")
-        with open(draft, "w", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            run_inside(note.init, [*create, "-authz", "READ", "-authz", "WRITE"], as_root=True, output=file)
-        draft.rename(self.token_file)
+    def _make_token(self, note: PoolNote) -> None:
+        make_token(note.init, self.token_file, f"{self.folder / 'pool.log'} and {self.state}/log")
 
-    def _has_key(self, note: _Note) -> bool:
-        try:
-            run_inside(note.init, ["test", "-s", "/pool/passwords.d/POOL"], as_root=True)
-        except PoolError:
-            return False
-        return True
-
-    def _wait_ready(self, note: _Note) -> None:
+    def _wait_ready(self, note: PoolNote) -> None:
         """Wait until the schedd lets us in and the slots are known."""
         deadline = time.monotonic() + _START_SECONDS
         with self._gateway() as gateway:
@@ -356,14 +268,14 @@ class PrivatePool:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _read_note(self) -> _Note | None:
-        try:
-            return _Note(**json.loads(self._note_file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
+    def _running(self) -> PoolNote:
+        note = self._living()
+        if note is None:
+            raise PoolError(NOT_RUNNING)
+        return note
 
-    def _living(self) -> _Note | None:
-        note = self._read_note()
+    def _living(self) -> PoolNote | None:
+        note = read_note(self._note_file)
         return note if note is not None and note.init.is_alive() else None
 
     def _remove_pilots(self) -> None:
