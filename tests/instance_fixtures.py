@@ -23,6 +23,8 @@ pool_slots: 8
 heartbeat_seconds: 2
 provision_seconds: 2
 reconcile_seconds: 3
+# A file with so many lines is still quick to make.
+max_jobs_per_task: 100000
 """
 # The second site takes only tasks that ask for little memory: those about its full disk.
 SITES = """\
