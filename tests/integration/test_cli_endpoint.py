@@ -94,6 +94,25 @@ def test_a_task_is_submitted_explained_killed_and_run_again(ask: Ask, capsys: py
     assert ask("tasks", "--state", "running")[0]["id"] == task["id"]
 
 
+def test_a_retry_is_planned_refused_and_done_with_new_numbers(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    ask("submit", "task.yaml")
+    wait_for(lambda: ask("jobs", "count"))
+    ask("kill", "count")
+    options = ["--only", "cancelled", "--set", "resources.memory_mb=300"]
+    plan = ask("retry", "count", *options, "--dry-run")
+    assert plan["changes"] == [{"key": "memory_mb", "old": 50, "new": 300, "jobs": 2}]
+    assert ask("tasks")[0]["state"] == "cancelled"
+    assert run(["retry", "count", "--set", "resources.memory_mb=99000000"]) == 2
+    assert "no site may run the jobs with these numbers (local: its pilots are too small" in capsys.readouterr().err
+    assert run(["retry", "count", "--only", "canceled"]) == 2
+    assert "did you mean `cancelled`?" in capsys.readouterr().err
+    assert ask("retry", "count", *options)["retry"] == {"total": 2, "changes": plan["changes"]}
+    assert ask("retry", "count", *options)["retry"] == {"total": 0, "changes": []}
+    assert ask("kill", "--job", "count.1")["state"] == "cancelled"
+    assert ask("retry", "--job", "count.1", "--set", "priority=3", "--dry-run")["total"] == 1
+    assert ask("retry", "--job", "count.1", "--set", "priority=3")["state"] == "ready"
+
+
 def test_policy_and_failures_are_answered_for_a_task(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     rule = "failure_policy=[{name: oom, match: {signals: [SIGKILL]}, fail: true}]"
     ask("submit", "task.yaml", "--set", rule)

@@ -167,8 +167,8 @@ def test_a_failed_task_names_its_reason_and_only_its_failed_jobs_run_again(
         connection.execute("UPDATE jobs SET state = 'failed', reason_text = 'exit 3' WHERE index = 1")
     assert [completion.finish(database, task) for _ in range(2)] == [TaskState.FAILED] * 2
     assert views.task(database, task)["reason"]["text"].startswith("1 of 3 jobs failed, 1 of them like job 2: exit 3")
-    assert control.retry_task(database, task, AGAIN) == 1
-    assert control.retry_task(database, task, AGAIN) == 0
+    assert control.retry_task(database, task, AGAIN).total == 1
+    assert control.retry_task(database, task, AGAIN).total == 0
     counts = views.task(database, task)["jobs"]
     assert (counts["done"], counts["ready"]) == (2, 1)
 

@@ -122,7 +122,7 @@ def test_a_failed_merge_waits_for_the_jobs_that_are_run_again_with_it(world: Wor
     job = completion.merge(world.database, SITES, task)
     run(world, pilot, 0)
     assert end(world, task)["reason"]["code"] == "merge_failed"
-    assert control.retry_task(world.database, task, AGAIN) == 1
+    assert control.retry_task(world.database, task, AGAIN).total == 1
     assert run(world, pilot) == ["true"]
     assert completion.merge(world.database, SITES, task) == job
     assert run(world, pilot) == ["cat 0-0 1-1 2-2 3-3 4-4 > all"]

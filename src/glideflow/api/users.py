@@ -12,12 +12,15 @@ from glideflow.api.authentication import ContextOf, User
 from glideflow.api.context import Context
 from glideflow.domain.identifiers import TaskId
 from glideflow.domain.reasons import ReasonCode
+from glideflow.domain.retrying import Changes, select
 from glideflow.domain.states import FINAL_ATTEMPTS
 from glideflow.domain.task import LEAST_URGENT, MOST_URGENT, Submission
 from glideflow.services import completion, control, planning, views
 from glideflow.services.attempt_logs import read_log
 from glideflow.services.explain import explain
 from glideflow.services.explain_task import explain_task
+from glideflow.services.retry import RetryPlan
+from glideflow.services.retry import Wish as RetryWish
 from glideflow.services.share_views import share_page
 from glideflow.services.submit import advise, preview, preview_all, submit, submit_all
 
@@ -31,6 +34,17 @@ class Wish(BaseModel):
     """The optional body of a user's command."""
 
     reason: str | None = None
+
+
+class Again(Wish):
+    """The optional body of the command that runs jobs again."""
+
+    only: list[str] = []
+    """`failed`, `cancelled`, or codes of reasons; without any, all that failed or were cancelled."""
+    changes: Changes = Field(default_factory=Changes)
+    """What is different."""
+    dry_run: bool = False
+    """Only say what would be done."""
 
 
 class Urgency(Wish):
@@ -170,13 +184,26 @@ def kill_task(context: ContextOf, user: User, task: str, wish: Wish | None = Non
 
 @router.post("/v1/tasks/{task}/retry", tags=["tasks"])
 def retry_task(
-    context: ContextOf, user: User, task: str, background: BackgroundTasks, wish: Wish | None = None
+    context: ContextOf, user: User, task: str, background: BackgroundTasks, again: Again | None = None
 ) -> dict[str, Any]:
-    """Run the failed and cancelled jobs of a task again."""
+    """Run failed and cancelled jobs of a task again, or with `dry_run` only say what that means."""
     task_id = views.task_id_of(context.database, task)
-    control.retry_task(context.database, task_id, _because(ReasonCode.RETRY_REQUESTED, user.subject, wish))
+    wish = _retry_wish(context, again)
+    if again is not None and again.dry_run:
+        return control.preview_retry_task(context.database, task_id, wish)
+    reason = _because(ReasonCode.RETRY_REQUESTED, user.subject, again)
+    plan = control.retry_task(context.database, task_id, reason, wish)
     background.add_task(planning.plan, context.place, task_id)
-    return _task(context, task_id)
+    return {**_task(context, task_id), "retry": _retried(plan)}
+
+
+def _retry_wish(context: Context, again: Again | None) -> RetryWish:
+    given = again or Again()
+    return RetryWish(selection=select(given.only), changes=given.changes, sites=context.sites)
+
+
+def _retried(plan: RetryPlan) -> dict[str, Any]:
+    return {"total": plan.total, "changes": [*plan.changed, *plan.of_task]}
 
 
 @router.post("/v1/tasks/{task}/pause", tags=["tasks"])
@@ -262,11 +289,15 @@ def kill_job(context: ContextOf, user: User, job: str, wish: Wish | None = None)
 
 
 @router.post("/v1/jobs/{job}/retry", tags=["jobs"])
-def retry_job(context: ContextOf, user: User, job: str, wish: Wish | None = None) -> dict[str, Any]:
-    """Run a failed or cancelled job again."""
+def retry_job(context: ContextOf, user: User, job: str, again: Again | None = None) -> dict[str, Any]:
+    """Run a failed or cancelled job again, or with `dry_run` only say what that means."""
     job_id = views.job_id_of(context.database, job)
-    control.retry_job(context.database, job_id, _because(ReasonCode.RETRY_REQUESTED, user.subject, wish))
-    return views.job(context.database, job_id)
+    wish = _retry_wish(context, again)
+    if again is not None and again.dry_run:
+        return control.preview_retry_job(context.database, job_id, wish)
+    reason = _because(ReasonCode.RETRY_REQUESTED, user.subject, again)
+    plan = control.retry_job(context.database, job_id, reason, wish)
+    return {**views.job(context.database, job_id), "retry": _retried(plan)}
 
 
 @router.post("/v1/jobs/{job}/pause", tags=["jobs"])

@@ -61,7 +61,7 @@ COMMANDS = (
     Command("log", "log:log", TASKS, "Print what a job has printed."),
     Command("outputs", "outputs:outputs", TASKS, "List, or fetch, the files that a task has made."),
     Command("kill", "control:kill", TASKS, "End a task or a job."),
-    Command("retry", "control:retry", TASKS, "Run the failed and cancelled jobs of a task, or one job, again."),
+    Command("retry", "control:retry", TASKS, "Run failed and cancelled jobs of a task, or one job, again."),
     Command("pause", "control:pause", TASKS, "Hold back a task or a job: no pilot takes it until it is resumed."),
     Command("resume", "control:resume", TASKS, "Let a paused task or job go on."),
     Command("priority", "control:priority", TASKS, "Change the priority of a task and all its jobs, or of one job."),

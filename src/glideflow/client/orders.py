@@ -23,13 +23,20 @@ class Orders:
         """End a job."""
         return self._order("jobs", job, "kill", reason=reason)
 
-    def retry_task(self, task: int | str, reason: str | None = None) -> Json:
-        """Run the failed and cancelled jobs of a task again."""
-        return self._order("tasks", task, "retry", reason=reason)
+    def retry_task(self, task: int | str, reason: str | None = None, **more: Any) -> Json:
+        """Run failed and cancelled jobs of a task again.
 
-    def retry_job(self, job: int | str, reason: str | None = None) -> Json:
-        """Run a failed or cancelled job again."""
-        return self._order("jobs", job, "retry", reason=reason)
+        Args:
+            task: The task.
+            reason: Why.
+            more: `only`, a list of `failed`, `cancelled` and codes of reasons; `changes`, as the keys of a task;
+                `dry_run`, to be told only what that means.
+        """
+        return self._order("tasks", task, "retry", reason=reason, **more)
+
+    def retry_job(self, job: int | str, reason: str | None = None, **more: Any) -> Json:
+        """Run a failed or cancelled job again, with `changes` or `dry_run` as for a task."""
+        return self._order("jobs", job, "retry", reason=reason, **more)
 
     def pause_task(self, task: int | str, reason: str | None = None) -> Json:
         """Hand out no more jobs of a task."""

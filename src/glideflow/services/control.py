@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What users order: kill, run again, pause, resume, other priority. Each is safe to repeat."""
 
+from dataclasses import replace
 from typing import Any
 
 from glideflow.domain.identifiers import JobId, TaskId
 from glideflow.domain.reasons import Reason, ReasonCode, Source
+from glideflow.domain.retrying import UNSUCCESSFUL
 from glideflow.domain.states import FINAL_JOBS, FINAL_TASKS, AttemptState, JobState, PilotState, TaskState
 from glideflow.errors import IllegalTransition, NotFound
-from glideflow.services import chains
+from glideflow.services import chains, retry
 from glideflow.services.completion import announce_ended_stages, locked, reopened
+from glideflow.services.retry import RetryPlan, Wish
+from glideflow.services.views import View
 from glideflow.store import attempts, demands, jobs, outbox, pilots, tally, tasks
 from glideflow.store.engine import Channel, Connection, Database, notify
 from glideflow.store.moves import move
@@ -21,8 +25,9 @@ DONE_BY = {
     ReasonCode.PRIORITY_SET: "given another priority",
 }
 """What each order is called in its reason."""
+EVERYTHING = Wish()
+"""All failed and cancelled jobs, as they were."""
 _OPEN_JOBS = frozenset(JobState) - FINAL_JOBS
-_UNSUCCESSFUL = frozenset({JobState.FAILED, JobState.CANCELLED})
 _ENDED = ", ended_at = now()"
 
 
@@ -77,60 +82,115 @@ def _cancel_jobs(connection: Connection, job_ids: list[JobId], reason: Reason) -
     return {row["pilot_id"] for row in running}
 
 
-def retry_task(database: Database, task_id: TaskId, reason: Reason) -> int:
-    """Run the failed and cancelled jobs of an ended task again; what is done stays.
+def retry_task(database: Database, task_id: TaskId, reason: Reason, wish: Wish = EVERYTHING) -> RetryPlan:
+    """Run failed and cancelled jobs of an ended task again; what is done stays.
+
+    Args:
+        database: The store.
+        task_id: The task.
+        reason: Who wants it, and why.
+        wish: Which jobs, and what is different; without it, all as they were.
 
     Returns:
-        How many jobs are ready again.
+        What was done. Of a second order of the same, nothing.
 
     Raises:
         NotFound: There is no such task.
         IllegalTransition: It is done, so that there is nothing to run again.
+        UserError: The wish cannot be fulfilled; nothing was changed.
     """
     with database.transaction() as connection:
         task = locked(connection, task_id)
-        if task["state"] == TaskState.DONE:
-            raise IllegalTransition(f"task {task_id}, of which every job is done,", task["state"], "a retry")
+        plan = _planned(connection, task, wish)
         if task["waits"]:
             if task["state"] in FINAL_TASKS:
                 chains.reopen(connection, task)
-            return 0
-        # The merge job follows by itself when main jobs are run again.
-        main = jobs.of_task(connection, task_id, _UNSUCCESSFUL, stage=jobs.MAIN)
-        again = main or jobs.of_task(connection, task_id, _UNSUCCESSFUL, stage=jobs.MERGE)
-        moved = _run_again(connection, again, reason)
+            return plan
+        if not plan.rows and not wish.selection.is_all:
+            return plan
+        why = _with_note(reason, plan)
+        retry.apply(connection, plan, wish, why)
         if task["state"] in FINAL_TASKS:
-            move(connection, reopened(task), [task_id], reason=reason)
+            move(connection, reopened(task), [task_id], reason=why)
             _drive_again(connection, task_id)
         notify(connection, Channel.JOBS)
-        return len(moved)
+        return plan
 
 
-def retry_job(database: Database, job_id: JobId, reason: Reason) -> None:
+def preview_retry_task(database: Database, task_id: TaskId, wish: Wish) -> View:
+    """Return what `retry_task` would do, and change nothing.
+
+    Raises:
+        NotFound: There is no such task.
+        IllegalTransition: It is done, so that there is nothing to run again.
+        UserError: The wish cannot be fulfilled.
+    """
+    with database.snapshot() as connection:
+        task = tasks.get(connection, task_id)
+        if task is None:
+            raise NotFound("task", task_id, "see `glideflow tasks`")
+        return retry.view(connection, _planned(connection, task, wish))
+
+
+def _planned(connection: Connection, task: dict[str, Any], wish: Wish) -> RetryPlan:
+    if task["state"] == TaskState.DONE:
+        raise IllegalTransition(f"task {task['id']}, of which every job is done,", task["state"], "a retry")
+    return retry.plan_task(connection, task, wish)
+
+
+def retry_job(database: Database, job_id: JobId, reason: Reason, wish: Wish = EVERYTHING) -> RetryPlan:
     """Run one failed or cancelled job again, and its task with it.
+
+    Args:
+        database: The store.
+        job_id: The job.
+        reason: Who wants it, and why.
+        wish: What is different.
 
     Raises:
         NotFound: There is no such job.
-        IllegalTransition: It is done, or has not ended.
+        IllegalTransition: It is done, or has not ended; or it is a merge job whose main jobs have not.
+        UserError: The wish cannot be fulfilled; nothing was changed.
     """
     with database.transaction() as connection:
         task = locked(connection, TaskId(_existing(connection, job_id)["task_id"]))
-        job = _existing(connection, job_id)
-        if job["state"] not in _UNSUCCESSFUL:
-            # The table would let a running one go back to ready, too: that is for attempts that were lost.
-            raise IllegalTransition(f"job {job_id}", job["state"], JobState.READY)
-        _run_again(connection, [job_id], reason)
+        plan = _planned_job(connection, task, job_id, wish)
+        why = _with_note(reason, plan)
+        retry.apply(connection, plan, wish, why)
         if task["state"] in FINAL_TASKS:
-            move(connection, reopened(task), [task["id"]], reason=reason)
+            move(connection, reopened(task), [task["id"]], reason=why)
             _drive_again(connection, TaskId(task["id"]))
         notify(connection, Channel.JOBS)
+        return plan
 
 
-def _run_again(connection: Connection, job_ids: list[JobId], reason: Reason) -> list[JobId]:
-    """Make ended jobs ready, not paused, and anywhere; returns those that had ended without success."""
-    moved = jobs.run_again(connection, job_ids, reason)
-    jobs.ask_otherwise(connection, moved, {"paused": False, "avoid_sites": [], "avoid_nodes": []})
-    return moved
+def preview_retry_job(database: Database, job_id: JobId, wish: Wish) -> View:
+    """Return what `retry_job` would do, and change nothing.
+
+    Raises:
+        NotFound: There is no such job.
+        IllegalTransition: As `retry_job`.
+        UserError: The wish cannot be fulfilled.
+    """
+    with database.snapshot() as connection:
+        task = tasks.get(connection, TaskId(_existing(connection, job_id)["task_id"])) or {}
+        return retry.view(connection, _planned_job(connection, task, job_id, wish))
+
+
+def _planned_job(connection: Connection, task: dict[str, Any], job_id: JobId, wish: Wish) -> RetryPlan:
+    job = _existing(connection, job_id)
+    if job["state"] not in UNSUCCESSFUL:
+        # The table would let a running one go back to ready, too: that is for attempts that were lost.
+        raise IllegalTransition(f"job {job_id}", job["state"], JobState.READY)
+    plan = retry.plan_job(connection, task, job, wish)
+    if job["stage"] == jobs.MERGE and plan.counts.keys() - FINAL_JOBS:
+        subject = f"merge job {job_id}, whose task has jobs that have not ended,"
+        raise IllegalTransition(subject, job["state"], JobState.READY)
+    return plan
+
+
+def _with_note(reason: Reason, plan: RetryPlan) -> Reason:
+    return replace(reason, text=f"{reason.text} (with {plan.note})") if plan.note else reason
 
 
 def pause_task(database: Database, task_id: TaskId, reason: Reason) -> None:

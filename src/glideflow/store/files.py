@@ -63,6 +63,15 @@ def insert(connection: Connection, files: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
+def count_of_task(connection: Connection, task_id: TaskId, *, stage: str) -> int:
+    """Count the files that the jobs of one stage of a task made."""
+    row = connection.execute(
+        "SELECT count(*) AS n FROM files f JOIN jobs j ON j.id = f.job_id WHERE f.task_id = %s AND j.stage = %s",
+        [task_id, stage],
+    ).fetchone()
+    return int((row or {"n": 0})["n"])
+
+
 def forget(connection: Connection, job_id: JobId) -> None:
     """Take what a job made out of its datasets; the stored objects stay."""
     connection.execute("DELETE FROM files WHERE job_id = %s", [job_id])

@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from glideflow.domain.identifiers import DemandId, JobId, TaskId
 from glideflow.domain.job import JobPlan
 from glideflow.domain.reasons import Reason
+from glideflow.domain.retrying import Selection
 from glideflow.domain.states import JobState
 from glideflow.store import demands
 from glideflow.store.engine import Connection
@@ -271,6 +272,42 @@ def of_task(
         {"task": task_id, "states": strings(states), "stage": stage},
     )
     return [JobId(row["id"]) for row in rows]
+
+
+def unsuccessful(connection: Connection, task_id: TaskId, selection: Selection, *, stage: str) -> list[Row]:
+    """Return some of a task's failed and cancelled jobs in one stage, of merge jobs the last only.
+
+    Args:
+        connection: The caller's transaction.
+        task_id: The task.
+        selection: Which ones.
+        stage: `main` or `merge`.
+
+    Returns:
+        `id`, `stage`, `state` and `demand_id` of each, in the order of their ids.
+    """
+    return connection.execute(
+        """
+        SELECT j.id, j.stage, j.state, j.demand_id FROM demands d JOIN jobs j ON j.demand_id = d.id
+        WHERE d.task_id = %(task)s AND d.stage = %(stage)s AND j.state IN ('failed', 'cancelled')
+            AND (j.state = ANY(%(states)s) OR j.reason_code = ANY(%(codes)s))
+            AND (%(stage)s = 'main' OR j.index = (
+                SELECT max(index) FROM jobs WHERE task_id = %(task)s AND stage = 'merge'
+            ))
+        ORDER BY j.id
+        """,
+        {
+            "task": task_id,
+            "stage": stage,
+            "states": strings(selection.states),
+            "codes": strings(selection.codes),
+        },
+    ).fetchall()
+
+
+def some(connection: Connection, job_ids: Sequence[JobId]) -> list[Row]:
+    """Return some jobs with their tasks' names, in the order of their ids."""
+    return connection.execute(f"{_NAMED} WHERE j.id = ANY(%s) ORDER BY j.id", [list(job_ids)]).fetchall()
 
 
 def ahead(connection: Connection, job: Mapping[str, Any]) -> int:

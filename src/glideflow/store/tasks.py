@@ -150,6 +150,24 @@ def set_priority(connection: Connection, task_id: TaskId, priority: int) -> None
     connection.execute("UPDATE tasks SET priority = %s WHERE id = %s", [priority, task_id])
 
 
+def change_spec(connection: Connection, task_id: TaskId, changes: Mapping[str, Any]) -> None:
+    """Change keys of a task's specification; its source stays as it was submitted."""
+    connection.execute("UPDATE tasks SET spec = spec || %s WHERE id = %s", [Jsonb(dict(changes)), task_id])
+
+
+def change_resources(connection: Connection, task_id: TaskId, resources: Mapping[str, int]) -> None:
+    """Change what the jobs ask for that will be written for a task, whatever its scouts needed."""
+    connection.execute(
+        """
+        UPDATE tasks SET spec = jsonb_set(spec, '{resources}', spec->'resources' || %(new)s),
+            decision = CASE WHEN decision ? 'decision'
+                THEN jsonb_set(decision, '{decision}', decision->'decision' || %(new)s) ELSE decision END
+        WHERE id = %(id)s
+        """,
+        {"new": Jsonb(dict(resources)), "id": task_id},
+    )
+
+
 def set_flow_run(connection: Connection, task_id: TaskId, flow_run_id: str) -> None:
     """Note the Prefect flow run that drives a task."""
     connection.execute("UPDATE tasks SET flow_run_id = %s WHERE id = %s", [flow_run_id, task_id])

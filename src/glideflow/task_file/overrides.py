@@ -10,7 +10,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from glideflow.documents.document import Document, Keys
-from glideflow.documents.shape import is_list, is_text, types_at, unknown_key
+from glideflow.documents.shape import Root, is_list, is_text, types_at, unknown_key
 from glideflow.domain.task import SPLIT_RULES, TARGET_LIMITS, TaskSpec, is_url
 
 EXCLUSIVE: Mapping[Keys, Sequence[str]] = {
@@ -26,44 +26,45 @@ _REMOVE = frozenset({"", "null", "~"})
 """Values that remove a key, so that its default holds."""
 
 
-def apply_overrides(document: Document, options: Sequence[str], folder: Path) -> list[str]:
+def apply_overrides(document: Document, options: Sequence[str], folder: Path, root: Root = TaskSpec) -> list[str]:
     """Change a document as options `--set key=value` say.
 
     Args:
         document: The document; it is changed.
         options: The texts `key=value`: a dotted key, and a value in YAML.
         folder: Relative files in the values are relative to it.
+        root: The model of the document.
 
     Returns:
         A sentence for each option that cannot be applied.
     """
     given: set[Keys] = set()
-    problems = [_apply(document, option, folder, given) for option in options]
+    problems = [_apply(document, option, folder, given, root) for option in options]
     return [problem for problem in problems if problem]
 
 
-def _apply(document: Document, option: str, folder: Path, given: set[Keys]) -> str | None:
+def _apply(document: Document, option: str, folder: Path, given: set[Keys], root: Root) -> str | None:
     name, equals, text = option.partition("=")
     keys: Keys = tuple(part.strip() for part in name.split("."))
     place = f"--set {option}"
     if not equals or not all(keys):
         return f"{place}: expected `key=value`, for example `split.events_per_job=1000`"
     for end in range(1, len(keys) + 1):
-        if not types_at(keys[:end], TaskSpec):
-            return f"{place}: key `{'.'.join(map(str, keys[:end]))}`: {unknown_key(keys[:end], TaskSpec)}"
+        if not types_at(keys[:end], root):
+            return f"{place}: key `{'.'.join(map(str, keys[:end]))}`: {unknown_key(keys[:end], root)}"
     try:
-        value = _parse(keys, text.strip())
+        value = _parse(keys, text.strip(), root)
     except YAMLError as error:
         sentence = " ".join(str(getattr(error, "problem", error)).split())
         return f"{place}: the value is not valid YAML: {sentence}; put text with special characters in quotes"
     return _put(document, keys, _anchored(keys, value, folder), option, given)
 
 
-def _parse(keys: Keys, text: str) -> Any:
+def _parse(keys: Keys, text: str, root: Root) -> Any:
     """Read a value: text as it stands where text is expected, YAML elsewhere."""
-    if is_text(keys, TaskSpec) and not text.startswith(('"', "'")):
+    if is_text(keys, root) and not text.startswith(('"', "'")):
         return None if text in _REMOVE and keys[0] != "environment" else text
-    if is_list(keys, TaskSpec) and text not in _REMOVE and not text.startswith("["):
+    if is_list(keys, root) and text not in _REMOVE and not text.startswith("["):
         # `inputs.files=data/*.csv` means one entry; the bare star would be an alias in YAML.
         text = text if text.startswith("{") else f"'{text.replace(chr(39), 2 * chr(39))}'"
         text = f"[{text}]"
