@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole instance on a site's own PostgreSQL: a server that is started here, and used by an ordinary role."""
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,6 +9,7 @@ from urllib.parse import quote
 
 import psutil
 import pytest
+from instance_fixtures import end_session
 from real_instance import Instance
 
 from glideflow.instance.ports import free_port
@@ -62,6 +64,9 @@ def own(server: Server, tmp_path: Path) -> Iterator[Instance]:
     made.run("up", "--launcher", "local", "--slots", "2")
     yield made
     made.run("down")
+    # They outlive the instance, and would wait for it.
+    for note in made.home.pilots.glob("*/process.json"):
+        end_session(int(json.loads(note.read_text())["pid"]), made.home.pilots)
 
 
 def _embedded(instance: Instance) -> list[psutil.Process]:
