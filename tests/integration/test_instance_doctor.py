@@ -2,6 +2,7 @@
 """The doctor: what it says of servers, databases, clocks, certificates and files that are not well."""
 
 import json
+import os
 import ssl
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ from glideflow.instance import doctor
 from glideflow.instance.certificates import ensure_certificates
 from glideflow.instance.doctor import Check, Result, examine
 from glideflow.instance.health import ask, endpoint_answers, prefect_answers
-from glideflow.instance.home import Home, InstanceInfo
+from glideflow.instance.home import Home, InstanceInfo, locked
+from glideflow.instance.status import InstanceState, InstanceStatus, write_status
 from glideflow.settings import Settings
 
 
@@ -186,6 +188,42 @@ def test_a_full_disk_is_a_failure_and_an_almost_full_one_a_warning(home: Home, m
     assert _examine(home)["disk"].result is Result.WARNING
     monkeypatch.setattr(doctor, "FAILED_FREE_BYTES", 10**18)
     assert _examine(home)["disk"].result is Result.FAILED
+
+
+def test_files_that_were_changed_after_the_start_are_named(home: Home) -> None:
+    _note(home)
+    sites, settings = home.root / "sites.yaml", home.root / "glideflow.yaml"
+    sites.write_text("sites: [{name: here, launcher: local}]\n")
+    settings.write_text("vo: ours\n")
+    began = datetime.now(UTC)
+    before, after = (began - timedelta(hours=1)).timestamp(), (began + timedelta(seconds=30)).timestamp()
+    os.utime(settings, (before, before))
+    with locked(home.supervisor_lock):
+        started_at = began.isoformat(timespec="seconds")
+        write_status(home, InstanceStatus(state=InstanceState.RUNNING, pid=os.getpid(), started_at=started_at))
+        assert _examine(home)["configuration"].result is Result.OK
+        os.utime(sites, (after, after))
+        check = _examine(home)["configuration"]
+    assert check.result is Result.WARNING
+    assert check.sentence == f"changed after the start, and not in use yet: {sites}"
+    assert "glideflow up" in check.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("sites.yaml", "sites:\n  - {name: here, coress: 3}\n", "did you mean `cores`?"),
+        ("shares.yaml", "half_life: 3\n", "key `half_life`: unknown"),
+        ("failure_policy.yaml", "failure_policy: 3\n", "key `failure_policy`: must be a list"),
+    ],
+)
+def test_a_file_that_the_next_start_would_refuse_is_a_failure(home: Home, name: str, text: str, words: str) -> None:
+    _note(home)
+    (home.root / name).write_text(text)
+    check = _examine(home)["configuration"]
+    assert check.result is Result.FAILED
+    assert f"{home.root / name}, line" in check.sentence
+    assert words in check.sentence
 
 
 def test_a_site_that_needs_htcondor_without_a_pool_says_how_to_get_one(tmp_path: Path) -> None:

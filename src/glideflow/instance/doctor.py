@@ -18,9 +18,11 @@ from glideflow.instance.home import Home, InstanceInfo
 from glideflow.instance.site_database import check_site_databases
 from glideflow.instance.status import ComponentState, InstanceState, read_status
 from glideflow.settings import SETTINGS_FILE, Settings
-from glideflow.sites import load_sites
+from glideflow.shares import SHARES_FILE, load_shares
+from glideflow.sites import SITES_FILE, load_sites
 from glideflow.store.migration import schema_revision
 from glideflow.store.server import ask_server
+from glideflow.system_policy import load_system_policy
 
 PATIENCE_SECONDS = 10.0
 """For the endpoint, which says after 3 s why its database does not answer."""
@@ -76,6 +78,7 @@ def examine(settings: Settings, home: Home) -> Iterator[Check]:
         return
     yield from _processes(home)
     parts: list[tuple[str, Callable[[], Check]]] = [
+        ("configuration", lambda: _configuration(settings, home, info)),
         ("database", lambda: _database(settings, home, info)),
         ("schema", lambda: _schema(info)),
         ("endpoint", lambda: _endpoint(home, info)),
@@ -117,6 +120,28 @@ def _processes(home: Home) -> Iterator[Check]:
             yield Check(part.name, Result.WARNING, f"{part.name} was restarted {part.restarts} times", remedy)
     if status.is_up():
         yield Check("processes", Result.OK, f"all {len(status.components)} components work")
+
+
+def _configuration(settings: Settings, home: Home, info: InstanceInfo) -> Check:
+    """Read the files as the next start will, and notice those that were changed since the last one."""
+    load_sites(settings, info.launcher or None)
+    load_shares(settings)
+    files = [
+        settings.home / SETTINGS_FILE,
+        settings.sites_file or settings.home / SITES_FILE,
+        settings.shares_file or settings.home / SHARES_FILE,
+        load_system_policy(settings).path,
+    ]
+    present = [file for file in files if file.exists()]
+    status = read_status(home)
+    if status.state is InstanceState.RUNNING and status.started_at is not None:
+        # The noted time has whole seconds.
+        noted = datetime.fromisoformat(status.started_at).timestamp() + 1
+        newer = [str(file) for file in present if file.stat().st_mtime > noted]
+        if newer:
+            sentence = f"changed after the start, and not in use yet: {', '.join(newer)}"
+            return Check("configuration", Result.WARNING, sentence, "run `glideflow down`, then `glideflow up`")
+    return Check("configuration", Result.OK, f"{len(present)} files are in order")
 
 
 def _database(settings: Settings, home: Home, info: InstanceInfo) -> Check:
