@@ -31,7 +31,9 @@ def no_pilots(instance: Instance) -> Iterator[None]:
 
 
 def all_say(instance: Instance, task: int, *words: str) -> bool:
-    """Tell whether explain and sites both have some words."""
+    """Tell whether explain and sites both have some words; not before the task has its jobs."""
+    if instance.task(task)["state"] in ("submitted", "planning"):
+        return False
     said = [instance.say("explain", f"{task}.0").words, instance.say("sites").words]
     return all(word in text for word in words for text in said)
 
