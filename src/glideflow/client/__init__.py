@@ -5,7 +5,6 @@ Each method mirrors one route and returns its JSON as plain values. An answer th
 error of `glideflow.errors` with the same code; no answer raises `EndpointUnavailable`.
 """
 
-import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from glideflow import __version__
 from glideflow.client.download import Target
 from glideflow.client.orders import Orders
 from glideflow.client.problems import error_of
-from glideflow.errors import EndpointUnavailable, NotFound, ServiceError, SettingsError
+from glideflow.client.transport import TIMEOUT, Translated, api_path, tls_context
+from glideflow.errors import NotFound, ServiceError, SettingsError
 from glideflow.instance.home import Home
 from glideflow.settings import Settings
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 OnUpload = Callable[["Upload", int], None]
 OnBytes = Callable[[int], None]
-
-TIMEOUT = httpx.Timeout(60.0, connect=5.0)
-"""Longer than the endpoint takes for its slowest answer, planning a large task; seconds."""
 
 CHUNK_BYTES = 1 << 20
 """Bytes that are sent or written at once."""
@@ -75,7 +72,7 @@ class Client(Orders):
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}", "User-Agent": f"glideflow/{__version__}"},
             timeout=TIMEOUT,
-            verify=_context(ca_file, parts.scheme),
+            verify=tls_context(ca_file, parts.scheme),
             # A proxy for the world outside has no business with a server on this machine.
             trust_env=parts.hostname not in LOOPBACK,
         )
@@ -175,25 +172,25 @@ class Client(Orders):
 
     def task(self, task: int | str) -> Json:
         """Return a task by number or name; of several with one name, the latest."""
-        return self._call("GET", _path("tasks", task))
+        return self._call("GET", api_path("tasks", task))
 
     def jobs(
         self, task: int | str, *, state: str | None = None, stage: str | None = None, limit: int | None = None
     ) -> list[Json]:
         """Return a task's jobs in their order."""
-        return self._items(_path("tasks", task, "jobs"), {"state": state, "stage": stage}, limit)
+        return self._items(api_path("tasks", task, "jobs"), {"state": state, "stage": stage}, limit)
 
     def job(self, job: int | str) -> Json:
         """Return a job by number, or by `TASK.INDEX`."""
-        return self._call("GET", _path("jobs", job))
+        return self._call("GET", api_path("jobs", job))
 
     def explain(self, job: int | str) -> Json:
         """Return a job with its attempts, and why it is where it is."""
-        return self._call("GET", _path("jobs", job, "explain"))
+        return self._call("GET", api_path("jobs", job, "explain"))
 
     def explain_task(self, task: int | str) -> Json:
         """Return a task, and in sentences where it is, how it was split and why."""
-        return self._call("GET", _path("tasks", task, "explain"))
+        return self._call("GET", api_path("tasks", task, "explain"))
 
     def log(self, job: int | str, *, attempt: int | None = None, offset: int = 0) -> LogPart:
         """Return what an attempt has printed so far.
@@ -203,40 +200,42 @@ class Client(Orders):
             attempt: Which of its attempts, from 1; without it the last one.
             offset: First byte.
         """
-        response = self._send("GET", _path("jobs", job, "log"), params=_known({"attempt": attempt, "offset": offset}))
+        response = self._send(
+            "GET", api_path("jobs", job, "log"), params=_known({"attempt": attempt, "offset": offset})
+        )
         number = response.headers.get("X-Glideflow-Attempt")
         final = response.headers.get("X-Glideflow-Log-Final") == "true"
         return LogPart(response.content, final, int(number) if number else None)
 
     def policy(self, task: int | str | None = None) -> Json:
         """Return the rules for failed jobs that are in force, for a task or without one."""
-        return self._call("GET", "/v1/policy" if task is None else _path("tasks", task, "policy"))
+        return self._call("GET", "/v1/policy" if task is None else api_path("tasks", task, "policy"))
 
     def failures(self, task: int | str, by: Sequence[str] | None = None) -> Json:
         """Return how many jobs of a task failed, by `reason`, `exit_code`, `site` or `node`."""
-        return self._call("GET", _path("tasks", task, "failures"), params=_known({"by": by}))
+        return self._call("GET", api_path("tasks", task, "failures"), params=_known({"by": by}))
 
     def outputs(self, task: int | str) -> list[Json]:
         """Return the files that a task has made."""
-        return self._items(_path("tasks", task, "outputs"), {}, None)
+        return self._items(api_path("tasks", task, "outputs"), {}, None)
 
     def progress(self, task: int | str, *, first: int | None = None, last: int | None = None) -> Json:
         """Return how far the present stage of a task, or a range of its jobs, is."""
-        return self._call("GET", _path("tasks", task, "progress"), params=_known({"first": first, "last": last}))
+        return self._call("GET", api_path("tasks", task, "progress"), params=_known({"first": first, "last": last}))
 
     # Steps of the flow
 
     def plan(self, task: int | str) -> Json:
         """Split a task into jobs, unless that was done."""
-        return self._call("POST", _path("tasks", task, "plan"))
+        return self._call("POST", api_path("tasks", task, "plan"))
 
     def merge(self, task: int | str) -> Json:
         """Make the merge job of a task, unless there is one."""
-        return self._call("POST", _path("tasks", task, "merge"))
+        return self._call("POST", api_path("tasks", task, "merge"))
 
     def finish(self, task: int | str) -> Json:
         """Settle the final state of a task, unless that was done."""
-        return self._call("POST", _path("tasks", task, "finish"))
+        return self._call("POST", api_path("tasks", task, "finish"))
 
     # What is there
 
@@ -359,52 +358,8 @@ class Client(Orders):
             raise error_of(response)
         return response
 
-    def _errors(self) -> "_Translated":
-        return _Translated(self.url, self._ca_file)
-
-
-class _Translated:
-    """Turn every error of the transport into one of ours."""
-
-    def __init__(self, url: str, ca_file: Path | None) -> None:
-        self._url = url
-        self._ca_file = ca_file
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Translate."""
-        if not isinstance(error, httpx.HTTPError | httpx.InvalidURL):
-            return
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise EndpointUnavailable(
-                f"the certificate of {self._url} cannot be verified with {self._ca_file or 'the CAs of this system'}: "
-                "set GLIDEFLOW_CA_FILE to the CA of that endpoint"
-            ) from error
-        if isinstance(error, httpx.ReadTimeout):
-            text = f"the endpoint {self._url} did not answer within {TIMEOUT.read:.0f} s: see `glideflow doctor`"
-            raise EndpointUnavailable(text) from error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise EndpointUnavailable(
-            f"the endpoint {self._url} does not answer ({reason}): start it with `glideflow up`, "
-            "or see `glideflow doctor`"
-        ) from error
-
-
-def _context(ca_file: Path | None, scheme: str) -> ssl.SSLContext:
-    if scheme != "https":
-        # Never used; reading all CAs of the system would take as long as the rest.
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"the CA certificate {ca_file} cannot be read: {error}") from error
-
-
-def _path(*parts: int | str) -> str:
-    """Join a path of `/v1`; names cannot break out of their part."""
-    return "/v1/" + "/".join(quote(str(part), safe="") for part in parts)
+    def _errors(self) -> Translated:
+        return Translated(self.url, self._ca_file)
 
 
 def _known(values: Mapping[str, Any]) -> Json:

@@ -2,7 +2,8 @@
 """What users order through the endpoint: each may be sent again and changes nothing then."""
 
 from typing import Any, Literal
-from urllib.parse import quote
+
+from glideflow.client.transport import api_path
 
 Json = dict[str, Any]
 _Kind = Literal["tasks", "jobs"]
@@ -65,4 +66,4 @@ class Orders:
     def _order(self, kind: _Kind, name: int | str, order: str, **values: Any) -> Json:
         given = {key: value for key, value in values.items() if value is not None}
         # A name cannot break out of its part of the path.
-        return self._call("POST", f"/v1/{kind}/{quote(str(name), safe='')}/{order}", json=given)
+        return self._call("POST", api_path(kind, name, order), json=given)
